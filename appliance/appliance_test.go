@@ -443,7 +443,7 @@ func TestAdministration(t *testing.T) {
 	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com", Operations: ops, KeyID: "absent"}), fault.NotFound)
 	wantCode(t, a.RemoveGrant(ctx, "demo", "absent"), fault.NotFound)
 
-	_, err = a.Keys(ctx, "demo", appliance.Page{Limit: 0})
+	_, err = a.Keys(ctx, "demo", appliance.Page{Limit: 0}, "")
 	wantCode(t, err, fault.Invalid)
 	a.Lock()
 	wantCode(t, create(appliance.KeyStore{Name: "y", URIPathPrefix: "/y"}), fault.Locked)

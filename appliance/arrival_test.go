@@ -64,9 +64,9 @@ func TestKeyStoreOfAnotherNode(t *testing.T) {
 	if _, err := b.Appliance.ShowKeyStore(t.Context(), "three"); err == nil {
 		t.Error("a key store is shown that the HSM does not open")
 	}
-	began := time.Now()
-	if _, err := b.Appliance.ShowKeyStore(t.Context(), "three"); err == nil || time.Since(began) > time.Second {
-		t.Errorf("a key store that was tried: %v after %v", err, time.Since(began))
+	ran := appliancetest.Running(t)
+	if _, err := b.Appliance.ShowKeyStore(t.Context(), "three"); err == nil || ran() > time.Second {
+		t.Errorf("a key store that was tried: %v after %v", err, ran())
 	}
 	hsm.Restore()
 	if _, err := b.Appliance.ShowKeyStore(t.Context(), "nothing"); fault.CodeOf(err) != fault.NotFound {
@@ -165,7 +165,7 @@ func TestUsesAreStoredBesideViews(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("a list of credentials waits for the database")
 	}
 	close(l.letGo)

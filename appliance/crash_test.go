@@ -324,7 +324,7 @@ func (a *answers) check(t *testing.T, d doomed) {
 	}
 	keys := map[string]*appliance.StoredKey{}
 	inToken := 0
-	for _, listed := range must(w.Keys(ctx, "demo", appliance.Page{Limit: 1000}))(t) {
+	for _, listed := range must(w.Keys(ctx, "demo", appliance.Page{Limit: 1000}, ""))(t) {
 		k := must(w.ShowKey(ctx, "demo", listed.ID))(t)
 		keys[k.ID] = k
 		if len(k.Versions) != int(k.CurrentVersion) {

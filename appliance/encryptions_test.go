@@ -58,7 +58,7 @@ func (s *pausing) reserved() []uint64 {
 // awaits waits until so many blocks are reserved.
 func (s *pausing) awaits(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(s.reserved()) < n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(s.reserved()) < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%v blocks are reserved, not %d", s.reserved(), n)
 		}
@@ -69,7 +69,7 @@ func (s *pausing) awaits(t *testing.T, n int) {
 // background.
 func (s *pausing) askedOnce(t *testing.T) (asked int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); asked == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); asked == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		asked = s.asked
 		s.mu.Unlock()
@@ -100,11 +100,11 @@ func TestEncryptionsAreReservedAhead(t *testing.T) {
 		}
 		s.awaits(t, 2)
 		s.pause(hangs, !hangs)
-		began := time.Now()
+		ran := appliancetest.Running(t)
 		for range 64 + 512 - 33 {
 			k.OK(appliancetest.Encrypt("k", "x"))
 		}
-		if d := time.Since(began); d > 5*time.Second {
+		if d := ran(); d > 5*time.Second {
 			t.Errorf("requests took %s", d)
 		}
 		if hangs {

@@ -88,6 +88,37 @@ type NodeStatus struct {
 	Hears []string `json:"hears,omitempty" jsonschema:"The IDs of the nodes that answer this node."`
 }
 
+// NodeStanding is in one word how a node stands in the fleet, as far as another one knows.
+type NodeStanding string
+
+// How a node stands: on its way in or out; else it is silent, or answers and does not serve, or
+// serves, which a drained one does for old connections.
+const (
+	NodeStandsJoining    NodeStanding = "joining"
+	NodeStandsLeaving    NodeStanding = "leaving"
+	NodeStandsSilent     NodeStanding = "silent"
+	NodeStandsNotServing NodeStanding = "not_serving"
+	NodeStandsDrained    NodeStanding = "drained"
+	NodeStandsServing    NodeStanding = "serving"
+)
+
+// Standing says how the node stands.
+func (n *NodeStatus) Standing() NodeStanding {
+	switch {
+	case n.State == NodeLeaving:
+		return NodeStandsLeaving
+	case n.State == NodeJoining:
+		return NodeStandsJoining
+	case !n.Heard:
+		return NodeStandsSilent
+	case !n.Serves:
+		return NodeStandsNotServing
+	case n.State == NodeDrained:
+		return NodeStandsDrained
+	}
+	return NodeStandsServing
+}
+
 // PeerKey authenticates what nodes of a fleet say to each other. It is derived from the
 // state key, so there is one only while the appliance is unlocked. Its methods may be
 // called at once from several goroutines.

@@ -43,7 +43,7 @@ func TestAdministrationWhileAway(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if keys := must(b.Appliance.Keys(ctx, "demo", appliance.Page{Limit: 10}))(t); len(keys) != 2 || keys[0].CurrentVersion != 1 || keys[1].CurrentVersion != 1 {
+	if keys := must(b.Appliance.Keys(ctx, "demo", appliance.Page{Limit: 10}, ""))(t); len(keys) != 2 || keys[0].CurrentVersion != 1 || keys[1].CurrentVersion != 1 {
 		t.Errorf("the keys are %+v", keys)
 	}
 	if stores := must(b.Appliance.KeyStores(ctx))(t); len(stores) != 1 {

@@ -443,9 +443,9 @@ func (a *Administration) makeKeys(ctx context.Context, ring Keyring, keys []*Ext
 	return versions, err
 }
 
-// Keys gives a page of the key store's keys, ordered by ID. Errors: fault.Invalid,
-// fault.NotFound for the key store.
-func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error) {
+// Keys gives a page of the key store's keys that stand so, or of all if standing is empty. Errors:
+// fault.Invalid, fault.NotFound for the key store.
+func (a *Administration) Keys(ctx context.Context, keyStore string, page Page, standing StandingState) ([]*ExternalKey, error) {
 	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
@@ -453,21 +453,57 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 	if page.Limit < 1 || page.Limit > MaxPage {
 		return nil, fault.Errorf(fault.Invalid, "limit %d: use 1 to %d", page.Limit, MaxPage)
 	}
-	switch page.State {
-	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyDeletionSuspended, KeyBlocked:
-	default:
-		return nil, fault.Errorf(fault.Invalid, "state %.40q: use enabled, disabled, pending_deletion, deletion_suspended or blocked", string(page.State))
+	if standing != "" && !slices.Contains(StandingStates(), standing) {
+		return nil, fault.Errorf(fault.Invalid, "standing %.40q: there is no such standing", string(standing))
 	}
 	if page.Prefix != "" && !ValidExternalKeyID(page.Prefix) {
 		return nil, fault.Errorf(fault.Invalid, "prefix %.150q: no key ID begins so", page.Prefix)
 	}
+	if standing != "" {
+		return a.standingKeys(ctx, e.store.ID, page, standing)
+	}
 	keys, err := a.store.Keys(ctx, e.store.ID, page)
 	for _, k := range keys {
-		k.tell()
-		k.DeletionWaits = a.time.deletionWaits(k)
+		a.complete(k)
 	}
 	a.service.standKeys(ctx, keys...)
 	return keys, err
+}
+
+// standingKeys gives a page of the keys that stand so.
+func (a *Administration) standingKeys(ctx context.Context, keyStore string, page Page, standing StandingState) (list []*ExternalKey, err error) {
+	st := a.service.standings()
+	look := st.narrow(keyStore, page, standing)
+	for look != nil && len(list) < page.Limit {
+		keys, err := a.store.Keys(ctx, keyStore, look.Page)
+		if err != nil {
+			return nil, err
+		}
+		all := len(keys) < look.Limit
+		if !all {
+			last := keys[len(keys)-1]
+			look.After, look.AfterCreated = last.ID, last.CreatedAt
+		}
+		for _, k := range keys {
+			if !look.has(k) {
+				continue
+			}
+			a.complete(k)
+			if st.keys(ctx, k); k.Standing.State == standing && len(list) < page.Limit {
+				list = append(list, k)
+			}
+		}
+		if all {
+			break
+		}
+	}
+	return list, nil
+}
+
+// complete sets what of a key is not stored, but for its standing.
+func (a *Administration) complete(k *ExternalKey) {
+	k.tell()
+	k.DeletionWaits = a.time.deletionWaits(k)
 }
 
 // ShowKey gives a key with its versions and the grants on it. Errors:
@@ -487,8 +523,7 @@ func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*Sto
 	if err := checkKey(v.ring, k, e.store.ID, id); err != nil {
 		return nil, damagedKey(keyStore, id, err)
 	}
-	k.tell()
-	k.DeletionWaits = a.time.deletionWaits(&k.ExternalKey)
+	a.complete(&k.ExternalKey)
 	a.service.standKeys(ctx, &k.ExternalKey)
 	return k, nil
 }

@@ -139,8 +139,8 @@ func found(w *countedChange) (steps, error) {
 		return nil, err
 	}
 	at["blocked"], _ = strconv.Atoi(blocked.Blocked.Reason)
-	for page := (appliance.Page{Limit: 1000, State: appliance.KeyDisabled}); ; {
-		list, err := w.Keys(ctx, "demo", page)
+	for page := (appliance.Page{Limit: 1000}); ; {
+		list, err := w.Keys(ctx, "demo", page, appliance.StandingDisabled)
 		if err != nil {
 			return nil, err
 		}

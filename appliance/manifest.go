@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/bits"
 	"slices"
 	"time"
@@ -31,6 +32,22 @@ type Manifest struct {
 	// Seal is the MAC over all above and the sum of the set, under the state key.
 	Seal []byte
 }
+
+// KeySet names the set that a key, its versions and the grants on it are in. The keys of a key
+// store are in 256 sets, so that one row that does not match takes few other keys out of service.
+func KeySet(keyStore, key string) string {
+	var room [128]byte // so that nothing else is allocated for each of a million rows
+	digest := sha256.Sum256(append(room[:0], key...))
+	return keyStore + keySets[digest[0]]
+}
+
+// keySets are what follows the key store's ID in the name of a set of keys.
+var keySets = func() (names [256]string) {
+	for i := range names {
+		names[i] = fmt.Sprintf("/%02x", i)
+	}
+	return names
+}()
 
 // ScopeInstallation is the scope of all that is not of one key store. Its set has the
 // manifests of the other scopes, so that it authenticates the whole.

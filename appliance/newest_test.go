@@ -103,11 +103,11 @@ func TestStrangersAskLittle(t *testing.T) {
 	for asked := log.asked.Load(); log.asked.Load() == asked; { // one that is not answered
 		_, _ = b.Appliance.Endpoint("/away")
 	}
-	began = time.Now()
+	ran := appliancetest.Running(t)
 	for i := range 500 {
 		_, _ = b.Appliance.Endpoint(fmt.Sprint("/away", i))
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := ran(); took > 2*time.Second {
 		t.Errorf("500 requests took %v", took)
 	}
 	at(client, b).OK(appliancetest.Encrypt("k", "plain"))

@@ -30,7 +30,7 @@ func TestKeysThatKMSCannotCall(t *testing.T) {
 			t.Errorf("key %q of %d characters in %s: %v", tt.id, len(tt.id), tt.keyStore, err)
 		}
 	}
-	if keys := must(b.Appliance.Keys(ctx, "short", appliance.Page{Limit: 10, Prefix: "."}))(t); len(keys) != 2 {
+	if keys := must(b.Appliance.Keys(ctx, "short", appliance.Page{Limit: 10, Prefix: "."}, ""))(t); len(keys) != 2 {
 		t.Errorf("there are %d keys that begin with a period", len(keys))
 	}
 }

@@ -145,7 +145,7 @@ func TestSuspendedDeletion(t *testing.T) {
 	}
 	a := b.Appliance
 	var ids []string
-	for _, key := range must(a.Keys(ctx, "demo", appliance.Page{Limit: 10, State: appliance.KeyDeletionSuspended}))(t) {
+	for _, key := range must(a.Keys(ctx, "demo", appliance.Page{Limit: 10}, appliance.StandingDeletionSuspended))(t) {
 		ids = append(ids, key.ID)
 		if !key.DeletionAt.IsZero() {
 			t.Errorf("%s is to be destroyed at %s", key.ID, key.DeletionAt)
@@ -154,7 +154,7 @@ func TestSuspendedDeletion(t *testing.T) {
 	if !slices.Equal(ids, []string{"again", "cancelled"}) {
 		t.Errorf("suspended are %v", ids)
 	}
-	if pending := must(a.Keys(ctx, "demo", appliance.Page{Limit: 10, State: appliance.KeyPendingDeletion}))(t); len(pending) != 0 {
+	if pending := must(a.Keys(ctx, "demo", appliance.Page{Limit: 10}, appliance.StandingPendingDeletion))(t); len(pending) != 0 {
 		t.Errorf("pending deletion are %+v", pending)
 	}
 	for what, err := range map[string]error{

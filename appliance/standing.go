@@ -266,11 +266,13 @@ type standings struct {
 	node    *refusal
 	// hsmAway says why no HSM does its work in time; empty if one does, or none was asked yet.
 	hsmAway string
+	// unmatched are the sets of rows that are known not to match their manifests.
+	unmatched []string
 }
 
 func (s *Service) standings() standings {
 	v, r := s.recording()
-	st := standings{service: s, view: v, node: r}
+	st := standings{service: s, view: v, node: r, unmatched: s.damaged()}
 	if hsms := s.health.last(); len(hsms) > 0 && !slices.ContainsFunc(hsms, func(h HSMHealth) bool { return !h.fails }) {
 		st.hsmAway = hsms[0].Error
 	}
@@ -379,25 +381,109 @@ func (s *Service) standCredentials(credentials ...*Credential) {
 	}
 }
 
-// standKeys sets the standings of keys of one key store. Their rows are held against their
-// seals; where sets of the key store do not match, against these as well.
+// standKeys sets the standings of keys.
 func (s *Service) standKeys(ctx context.Context, keys ...*ExternalKey) {
-	st, sets := s.standings(), s.damaged()
+	st := s.standings()
+	st.keys(ctx, keys...)
+}
+
+// keys sets the standings of keys.
+func (st *standings) keys(ctx context.Context, keys ...*ExternalKey) {
 	for _, k := range keys {
-		damaged := slices.ContainsFunc(sets, func(scope string) bool { return strings.HasPrefix(scope, k.KeyStore) })
 		k.Standing = st.key(k)
 		if st.view == nil {
 			continue
 		}
-		err := st.view.ring.Verify(k.Binding(), k.Seal)
-		if err == nil && damaged {
-			var stored *StoredKey
-			if stored, err = s.store.Key(ctx, k.KeyStore, k.ID); err == nil {
-				err = checkKey(st.view.ring, stored, k.KeyStore, k.ID)
-			}
-		}
-		if err != nil {
+		if err := st.check(ctx, k); err != nil {
 			k.Standing = st.damaged(k, err)
 		}
 	}
+}
+
+// check holds a key's row against its seal. One that does not match, or whose set does not match
+// its manifest, is read by itself: the store compares it with the manifest then, and notes the set
+// that does not match, so that the key is found where keys that are out of service are looked for.
+func (st *standings) check(ctx context.Context, k *ExternalKey) error {
+	err := st.view.ring.Verify(k.Binding(), k.Seal)
+	if err == nil && !slices.Contains(st.unmatched, KeySet(k.KeyStore, k.ID)) {
+		return nil
+	}
+	stored, e := st.service.store.Key(ctx, k.KeyStore, k.ID)
+	if err == nil {
+		err = e
+	}
+	if err == nil {
+		err = checkKey(st.view.ring, stored, k.KeyStore, k.ID)
+	}
+	return err
+}
+
+// narrowed is where to look for keys with a standing: all of them are in the page of the store,
+// and in the sets if that is not nil. Others are there as well.
+type narrowed struct {
+	Page
+	sets []string
+}
+
+func (n *narrowed) has(k *ExternalKey) bool {
+	return n.sets == nil || slices.Contains(n.sets, KeySet(k.KeyStore, k.ID))
+}
+
+// narrow says where to look for keys that stand so; nil if there are none. It follows the order
+// in which [standings.key] decides.
+func (st *standings) narrow(keyStore string, page Page, want StandingState) *narrowed {
+	e, r := st.stops(keyStore)
+	look := &narrowed{Page: page}
+	switch {
+	case r != nil && r.State == want:
+		return look // all, but for those that do not match their seals
+	case want == StandingOut && (r == nil || r.Decides == DecidesKeyStore):
+		for _, set := range st.unmatched {
+			if strings.HasPrefix(set, keyStore) {
+				look.sets = append(look.sets, set)
+			}
+		}
+		if look.sets == nil {
+			return nil
+		}
+		look.Limit = MaxPage
+		return look
+	case r != nil:
+		return nil
+	}
+	return e.narrow(look, st.hsmAway != "", want)
+}
+
+// narrow is that of [standings], for a key store that nothing stops.
+func (e *Endpoint) narrow(look *narrowed, hsmAway bool, want StandingState) *narrowed {
+	look.Unblocked = true
+	switch want {
+	case StandingBlocked:
+		look.State, look.Unblocked = KeyBlocked, false
+		return look
+	case StandingDisabled:
+		look.State = KeyDisabled
+		return look
+	case StandingPendingDeletion:
+		look.State = KeyPendingDeletion
+		return look
+	case StandingDeletionSuspended:
+		look.State = KeyDeletionSuspended
+		return look
+	}
+	custody, signed := CustodyCached, e.unsigned() == nil
+	look.State = KeyEnabled
+	switch {
+	case want == StandingNoCredential && !signed, want == StandingServing && signed && !hsmAway:
+		return look
+	case want == StandingHSMAway && signed && hsmAway:
+		custody = CustodyHSM
+	case want != StandingServing || !signed:
+		return nil
+	}
+	if look.Custody != "" && look.Custody != custody {
+		return nil
+	}
+	look.Custody = custody
+	return look
 }

@@ -38,8 +38,9 @@ type Page struct {
 	// Prefix, if not empty, is what the IDs begin with.
 	Prefix string
 	// State, if not empty, is that of the keys: a state, or [KeyBlocked] for those
-	// blocked by themselves, in whatever state.
-	State KeyState
+	// blocked by themselves, in whatever state. Unblocked leaves those out.
+	State     KeyState
+	Unblocked bool
 	// Custody, if not empty, and Usage, if not nil, are those of the keys.
 	Custody Custody
 	Usage   *Usage

@@ -112,7 +112,7 @@ func TestDeletionIsWitnessed(t *testing.T) {
 		s.pass(lasts)
 		s.DeleteDueKeys(ctx)
 		k := s.there("while the clock is wrong for " + lasts.String())
-		if list := must(s.Keys(ctx, "demo", appliance.Page{Limit: 10}))(t); k.DeletionWaits == "" || !strings.Contains(k.DeletionWaits, "ahead of the time that has passed") || list[0].DeletionWaits != k.DeletionWaits {
+		if list := must(s.Keys(ctx, "demo", appliance.Page{Limit: 10}, ""))(t); k.DeletionWaits == "" || !strings.Contains(k.DeletionWaits, "ahead of the time that has passed") || list[0].DeletionWaits != k.DeletionWaits {
 			t.Errorf("it says %q; in the list %q", k.DeletionWaits, list[0].DeletionWaits)
 		}
 		if c := s.Status(ctx).Clock; !strings.Contains(c.Waits, "ahead") || c.BehindSeconds < int(300*day/time.Second) {

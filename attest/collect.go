@@ -56,6 +56,23 @@ func (c *Collector) Measure(name string, digest []byte) error {
 	return nil
 }
 
+// MeasureLaunch extends [tpm.LaunchPCR] with the SHA-256 of the machine's launch file,
+// if there is a TPM, and has further evidence name it and the SHA-256 of its owner's key.
+// Errors: [tpm.ErrExtended], if something has extended that PCR already.
+func (c *Collector) MeasureLaunch(digest, owner []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.TPM != nil {
+		m := tpm.Launch(digest)
+		if err := c.TPM.MeasureFirst(m); err != nil {
+			return err
+		}
+		c.Measurements = append(c.Measurements, m)
+	}
+	c.LaunchDigest, c.OwnerDigest = digest, owner
+	return nil
+}
+
 // Cap extends [tpm.ApplicationPCR] for the last time: whatever was sealed to its
 // value stays so until the machine is restarted. It does nothing if it did that
 // already.

@@ -47,7 +47,7 @@ func VerifyParts(d Parts, p *Policy, x Expectation, now time.Time) *appraisal.Ve
 	quoted := d.quoted(document)
 	d.verifyBonds(&s, document, quoted)
 	if d.Report != nil {
-		registered.verify(&s, d.Report, p, processor.Expectation{At: at})
+		registered.verify(&s, d.Report, raise(&s, p, x.Recovery, at), processor.Expectation{At: at, Revocations: x.Revocations})
 	}
 	if d.TPM != nil {
 		tpm.Verify(&s, *d.TPM, p.TPM, tpm.Expectation{QualifyingData: quoted, Partial: true})

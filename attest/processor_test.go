@@ -47,6 +47,8 @@ func (p *enclavePolicy) Validate() error {
 	return nil
 }
 
+func (p *enclavePolicy) Gaps() []string { return nil }
+
 func (k enclave) Name() string {
 	if k.name != "" {
 		return k.name

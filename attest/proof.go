@@ -11,6 +11,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/nitro"
+	"holdfast/attest/processor"
 	"holdfast/attest/tpm"
 )
 
@@ -46,8 +47,9 @@ func (p *Policy) validateUnproven() error {
 }
 
 // Gaps says, one sentence each, why evidence that passes the policy does not prove
-// which code the machine runs. It is empty if the evidence does prove it: then a
-// genuine TPM has the PCR values of a known release.
+// which code the machine runs, or on whose machine. It is empty if the evidence does
+// prove it: then a genuine TPM has the PCR values of a known release, and the processor
+// is one that the policy means.
 func (p *Policy) Gaps() []string {
 	var gaps []string
 	if !slices.Contains(p.Require, TPM) {
@@ -58,6 +60,11 @@ func (p *Policy) Gaps() []string {
 	}
 	if slices.Contains(p.Require, NitroTPM) {
 		gaps = append(gaps, p.nitroGaps()...)
+	}
+	for _, t := range p.Require {
+		if section := p.Reports[processor.Section(string(t))]; section != nil {
+			gaps = append(gaps, section.Gaps()...)
+		}
 	}
 	return append(gaps, p.TPM.Gaps()...)
 }

@@ -280,7 +280,10 @@ func TestBeyondV1(t *testing.T) {
 // by itself.
 func TestEachMemberIsBound(t *testing.T) {
 	p, c := machine(t)
-	c.LaunchDigest, c.OwnerDigest, c.AuditKey = bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32), []byte("an audit key")
+	if err := c.MeasureLaunch(bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32)); err != nil {
+		t.Fatal(err)
+	}
+	c.AuditKey = []byte("an audit key")
 	good, err := c.Collect(t.Context(), nonce, tlsKey, []byte("a release key"))
 	if err != nil {
 		t.Fatal(err)

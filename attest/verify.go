@@ -32,7 +32,7 @@ var (
 
 // ofWhole are all questions about evidence as a whole.
 func ofWhole() []appraisal.Question {
-	return []appraisal.Question{checkNonce, checkTLSKey, checkTime, checkRequire, checkPolicy, checkProof, checkEvidence, checkUncapped, checkReport, checkParts}
+	return []appraisal.Question{checkNonce, checkTLSKey, checkTime, checkRequire, checkPolicy, checkProof, checkEvidence, checkUncapped, checkReport, checkParts, checkLaunch, checkOwner}
 }
 
 // Expectation is what the verifier knows besides the policy.
@@ -49,9 +49,15 @@ type Expectation struct {
 	// PolicyDigest is the SHA-256 of the policy's text; nil if it does not
 	// matter which policy the machine has.
 	PolicyDigest []byte
+	// LaunchDigest is the SHA-256 of the launch file that the machine must run by,
+	// OwnerDigest that of its owner's key, as [Evidence] has them; nil if it does not
+	// matter which.
+	LaunchDigest, OwnerDigest []byte
 	// Release asks that a secret may be released to the machine: the policy proves
 	// the code or is forced, and the application's PCR is explained and not capped.
 	Release bool
+	// Endorsements are what the verifier has of its own.
+	Endorsements
 	// Signed is the signed policy that the policy is the content of, whose digest and
 	// signer the verdict names; nil for one that nobody has signed.
 	Signed *SignedPolicy
@@ -106,6 +112,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	s.Fact("appraised_at", at.UTC().Format(time.RFC3339))
 	verifyWhole(&s, e, p, x, at)
 	verifyPolicy(&s, p, x)
+	verifyLaunch(&s, e, x)
 	ofTPM, ofNitro := p.TPM, p.Nitro
 	// Whatever the policy asks for, the cap and the state volume must show for a release,
 	// and in the genuine TPM; so must what references name of them.
@@ -118,7 +125,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	}
 
 	binding := e.Binding()
-	x.Roots.kinds().verify(&s, e.Report, p, processor.Expectation{Data: &binding, At: at})
+	x.Roots.kinds().verify(&s, e.Report, raise(&s, p, x.Recovery, at), processor.Expectation{Data: &binding, At: at, Revocations: x.Revocations})
 	if e.TPM != nil {
 		tpm.Verify(&s, *e.TPM, ofTPM, tpm.Expectation{QualifyingData: e.QuoteData()})
 	} else {
@@ -142,7 +149,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 
 // withOwn gives the PCRs, with those among them that Holdfast extends.
 func withOwn(pcrs []int) []int {
-	for _, n := range []int{tpm.StateVolumePCR, tpm.ApplicationPCR} {
+	for _, n := range []int{tpm.StateVolumePCR, tpm.ApplicationPCR, tpm.LaunchPCR} {
 		if !slices.Contains(pcrs, n) {
 			pcrs = append(slices.Clone(pcrs), n)
 		}

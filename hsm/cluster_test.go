@@ -45,7 +45,7 @@ func openCluster(t *testing.T, configs []hsm.Config) *hsm.Cluster {
 }
 
 func up(t *testing.T, c *hsm.Cluster, member int) bool {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return c.Members()[member].Probe(ctx) == nil
 }
@@ -231,7 +231,7 @@ func TestClusterNotFound(t *testing.T) {
 	c := openCluster(t, configs)
 	check := func(when string, want bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, _, _, encrypt := c.Encrypt(ctx, "absent", []byte("x"), nil)
 		_, decrypt := c.Decrypt(ctx, "absent", make([]byte, 12), nil, make([]byte, 16), nil)

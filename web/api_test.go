@@ -23,6 +23,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -68,7 +69,7 @@ type journal struct {
 // options are those of an API with a database of its own for users and approvals.
 func options(t testing.TB, domain operation.Domain, b operation.Boot, audit operation.Audit, log *slog.Logger) operation.Options {
 	t.Helper()
-	rows, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "users.db"), sqlite.Options{Logger: log})
+	rows, err := appliancetest.OpenRows(t.Context(), filepath.Join(t.TempDir(), "users.db"), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,11 +79,11 @@ func TestCall(t *testing.T) {
 			if _, err := operation.RotateKey.Call(ctx, c, operation.Rotation{KeyName: operation.KeyName{KeyStoreName: p, Key: "a"}, Material: material}); err != nil || !bytes.Equal(material, make([]byte, appliance.KeyBytes)) {
 				t.Errorf("rotate: %v; the material is %x", err, []byte(material))
 			}
-			page, err := operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, Paging: operation.Paging{Limit: 1}, State: appliance.KeyEnabled})
+			page, err := operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, Paging: operation.Paging{Limit: 1}, Standing: appliance.StandingNoCredential})
 			if err != nil || len(page.Out.Items) != 1 || page.Out.Items[0].ID != "a" || page.Out.Next == "" || page.Effect != nil {
 				t.Errorf("%+v: %v", page, err)
 			}
-			page, err = operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, Paging: operation.Paging{Limit: 1, After: page.Out.Next}, State: appliance.KeyEnabled})
+			page, err = operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, Paging: operation.Paging{Limit: 1, After: page.Out.Next}, Standing: appliance.StandingNoCredential})
 			if err != nil || len(page.Out.Items) != 1 || page.Out.Items[0].ID != "b" || page.Out.Next == "" {
 				t.Errorf("behind a: %+v: %v", page, err)
 			}

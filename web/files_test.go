@@ -185,7 +185,7 @@ func TestWrongFiles(t *testing.T) {
 // things says which keys and grants there are.
 func (p *people) things(t *testing.T) string {
 	t.Helper()
-	keys, err := p.Appliance.Keys(t.Context(), "p", appliance.Page{Limit: appliance.MaxPage})
+	keys, err := p.Appliance.Keys(t.Context(), "p", appliance.Page{Limit: appliance.MaxPage}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,17 @@ func readyz(b *xkstest.Bed, k *xkstest.KMS) int {
 	return k.Do(r).Status
 }
 
+// inTime calls an endpoint that gives a request a part of a second, until one is not cut because the
+// machine was busy.
+func inTime(k *xkstest.KMS, path string, body any) (a xkstest.Answer) {
+	k.T.Helper()
+	appliancetest.Eventually(k.T, path+" in time", func() bool {
+		a = k.Call(path, body)
+		return a.ErrorName() != "DependencyTimeoutException"
+	})
+	return a
+}
+
 // TestSlowHSM: an HSM that answers too late for KMS is DEGRADED, and what waits
 // for it is given up in time.
 func TestSlowHSM(t *testing.T) {
@@ -40,11 +51,15 @@ func TestSlowHSM(t *testing.T) {
 	k.Now = time0.Now
 	b.NewKey(t, "demo", "cached", "encrypt,decrypt", appliance.CustodyCached)
 	b.NewKey(t, "demo", "hsm", "encrypt,decrypt", appliance.CustodyHSM)
-	k.OK("/keys/hsm/encrypt", xkstest.EncryptBody("x"))
+	if a := inTime(k, "/keys/hsm/encrypt", xkstest.EncryptBody("x")); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Text)
+	}
 	shim.Hang("C_Encrypt")
 	defer shim.Release()
 	k.Fails("/keys/hsm/encrypt", xkstest.EncryptBody("x"), 503, "DependencyTimeoutException")
-	k.OK("/keys/cached/encrypt", xkstest.EncryptBody("x"))
+	if a := inTime(k, "/keys/cached/encrypt", xkstest.EncryptBody("x")); a.Status != http.StatusOK {
+		t.Errorf("%d %s", a.Status, a.Text)
+	}
 	time0.Pass(61 * time.Second)
 	k.Fails("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}, 503, "DependencyTimeoutException")
 	shim.Release()

@@ -86,7 +86,7 @@ func TestReversibleMove(t *testing.T) {
 		if err != nil || shown.Reversible != want {
 			t.Errorf("shown as %+v, %v", shown, err)
 		}
-		list, err := b.Appliance.Keys(ctx, "demo", appliance.Page{Limit: 10})
+		list, err := b.Appliance.Keys(ctx, "demo", appliance.Page{Limit: 10}, "")
 		if err != nil || len(list) != 1 || list[0].Reversible != want {
 			t.Errorf("listed as %+v, %v", list, err)
 		}

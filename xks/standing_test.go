@@ -131,6 +131,11 @@ func TestStandingIsWhatIsDone(t *testing.T) {
 	s.bed = xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Fleet: s.node, ChangeLog: changelogtest.NewMemory(nil), Recorder: s.log}})
 	s.kms = s.bed.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
 	s.bed.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	s.bed.NewKey(t, "demo", "other", "encrypt,decrypt", appliance.CustodyCached)
+	s.bed.NewKey(t, "demo", "out", "encrypt,decrypt", appliance.CustodyCached)
+	if _, err := s.bed.Appliance.SetKeyEnabled(t.Context(), "demo", "out", false); err != nil {
+		t.Fatal(err)
+	}
 	var try func(name string, groups [][]circumstance)
 	tried := 0
 	try = func(name string, groups [][]circumstance) {
@@ -153,6 +158,16 @@ func TestStandingIsWhatIsDone(t *testing.T) {
 	s.compareLocked()
 }
 
+// keysThatStand names those of the keys that stand so.
+func keysThatStand(keys []*appliance.ExternalKey, state appliance.StandingState) (list string) {
+	for _, k := range keys {
+		if k.Standing.State == state {
+			list += " " + k.ID
+		}
+	}
+	return list
+}
+
 // compare compares what is shown with what is done.
 func (s *standing) compare(name string) {
 	s.t.Helper()
@@ -163,9 +178,19 @@ func (s *standing) compare(name string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	listed, err := a.Keys(ctx, "demo", appliance.Page{Limit: 10})
+	listed, err := a.Keys(ctx, "demo", appliance.Page{Limit: 10}, "")
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	for _, state := range appliance.StandingStates() {
+		found, err := a.Keys(ctx, "demo", appliance.Page{Limit: 10}, state)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		rows := len(found)
+		if found, want := keysThatStand(found, state), keysThatStand(listed, state); found != want || len(strings.Fields(found)) != rows {
+			s.t.Errorf("%s: of the keys that are %s the list has%s, want%s", name, state, found, want)
+		}
 	}
 	detail, err := a.ShowKeyStore(ctx, "demo")
 	if err != nil {

@@ -92,7 +92,9 @@ var empty = storetest.Template(func(path string) error {
 	return s.Close()
 })
 
-func openRows(ctx context.Context, path string, log *slog.Logger) (*sqlite.DB, error) {
+// OpenRows opens a database; a new one is a copy of one that was made before, which takes a part of
+// the time of the migrations. Whoever opens it closes it.
+func OpenRows(ctx context.Context, path string, log *slog.Logger) (*sqlite.DB, error) {
 	if err := empty(path); err != nil {
 		return nil, err
 	}
@@ -116,12 +118,12 @@ func Start(t testing.TB, o Options) *Bed {
 	b.Logger = slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx := context.Background()
 	var err error
-	if b.Store, err = openRows(ctx, b.DB, b.Logger); err != nil {
+	if b.Store, err = OpenRows(ctx, b.DB, b.Logger); err != nil {
 		t.Fatal(err)
 	}
 	machine := b.Store
 	if o.Appliance.ChangeLog != nil {
-		if machine, err = openRows(ctx, filepath.Join(b.Dir, "machine.db"), b.Logger); err != nil {
+		if machine, err = OpenRows(ctx, filepath.Join(b.Dir, "machine.db"), b.Logger); err != nil {
 			t.Fatal(err)
 		}
 		b.own, o.Appliance.Machine = machine, machine.Machine()

@@ -29,12 +29,14 @@ func (c *Clock) Pass(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// Eventually waits for what happens in the background, for at most 20 s.
+// Eventually waits for what happens in the background, for at most a minute.
 func Eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); {
+	tick := time.NewTicker(time.Millisecond) // so that what it waits for has the processor
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !f(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

@@ -76,6 +76,9 @@ type FleetOptions struct {
 	// Until leaves out countersignatures after it; none if it is zero. Copies of logs that
 	// grow meanwhile are not of one moment: give the time when the first was begun.
 	Until time.Time
+	// Progress, if given, is called from time to time with how many records of all logs were
+	// verified.
+	Progress func(records int64)
 }
 
 // VerifyFleet verifies the logs of several nodes, each as [Verify] does, and against what
@@ -130,6 +133,8 @@ type fleet struct {
 	options FleetOptions
 	logs    []*fleetLog
 	report  FleetReport
+	// verified is how many records of all logs were verified, as far as was told.
+	verified int64
 }
 
 // fleetLog is one log.
@@ -281,7 +286,13 @@ func (f *fleet) verify(l *fleetLog, checkpoint []byte) {
 	for _, by := range f.logs {
 		heads = append(heads, by.heads[l.id]...)
 	}
-	report, err := Verify(l.dir, f.keys, VerifyOptions{LogID: cmp.Or(f.options.LogID, l.id), Checkpoint: checkpoint, Countersigned: heads})
+	before := f.verified
+	o := VerifyOptions{LogID: cmp.Or(f.options.LogID, l.id), Checkpoint: checkpoint, Countersigned: heads, Progress: func(records int64) {
+		if f.verified = before + records; f.options.Progress != nil {
+			f.options.Progress(f.verified)
+		}
+	}}
+	report, err := Verify(l.dir, f.keys, o)
 	if report.Broken == nil && l.broken != nil {
 		report.Broken = l.broken
 	}

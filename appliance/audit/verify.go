@@ -27,7 +27,12 @@ type VerifyOptions struct {
 	Checkpoint []byte
 	// Countersigned are heads of the log that other nodes have countersigned.
 	Countersigned []CountersignedHead
+	// Progress, if given, is called from time to time with how many records were verified.
+	Progress func(records int64)
 }
+
+// progressEvery is after how many records [VerifyOptions] hears of progress.
+const progressEvery = 1 << 10
 
 // Finding is what is wrong, and where.
 type Finding struct {
@@ -340,6 +345,9 @@ func (v *verification) readSegment(s Segment, last bool) error {
 		}
 		if err := v.readLine(line, in); err != nil {
 			return err
+		}
+		if n := v.f.N - v.report.First; v.options.Progress != nil && n%progressEvery == 0 {
+			v.options.Progress(n)
 		}
 	}
 }

@@ -45,11 +45,13 @@ type Config struct {
 	Instance    Instance    `toml:"instance"`
 	Fleet       Fleet       `toml:"fleet"`
 	Notify      Notify      `toml:"notify"`
+	Launch      Launch      `toml:"launch"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
 	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
 
-	// given are the options that stand in the file, by their dotted keys.
-	given map[string]bool
+	// given are the options that stand in the file, by their dotted keys; launched are
+	// those of them that a launch file has set.
+	given, launched map[string]bool
 }
 
 // State says where the database is.
@@ -98,6 +100,23 @@ type Instance struct {
 	Metadata bool `toml:"metadata" default:"false"`
 }
 
+// Launch says where the launch file comes from, in which the owner of a machine says
+// what the image leaves open (package appliance/launch).
+type Launch struct {
+	// Required locks the appliance as long as it has no launch file. The other settings
+	// are for that.
+	Required bool `toml:"required" default:"false"`
+	// Dir is the folder in which the machine keeps its launch file. It lies outside of the
+	// encrypted state volume: the file authenticates itself.
+	Dir string `toml:"dir"`
+	// Disk is a disk or partition with a launch document at its beginning, for a machine
+	// that has no launch file yet.
+	Disk string `toml:"disk" default:"none"`
+	// Modules is the folder of the image that has the PKCS#11 modules that a launch file
+	// may name.
+	Modules string `toml:"modules"`
+}
+
 // HSM selects the token.
 type HSM struct {
 	// Module is the path of the vendor's PKCS#11 library.
@@ -141,8 +160,12 @@ type Attestation struct {
 	// EventLog is the file of the firmware's event log; default
 	// /sys/kernel/security/tpm0/binary_bios_measurements.
 	EventLog string `toml:"event_log" default:"/sys/kernel/security/tpm0/binary_bios_measurements"`
-	// CRL is a file with AMD's list of revocations (DER), to go with the evidence.
+	// CRL is a file with AMD's list of revocations (DER), by which the appliance appraises
+	// itself; it goes with the evidence as well. Its name is measured, not its content.
 	CRL string `toml:"crl"`
+	// TCB is the TCB recovery file, signed by policy_key: it raises the policy's floors
+	// for firmware that is known to be broken. Its name is measured, not its content.
+	TCB string `toml:"tcb"`
 	// Every is how often evidence is renewed; default 1h, 1m to 24h.
 	Every Duration `toml:"every" default:"1h"`
 	// Lease is how long keys serve when evidence cannot be renewed; default 24h,
@@ -435,11 +458,24 @@ func Parse(name string, text []byte) (*Config, Problems, error) { return parse(n
 // parse reads a configuration; exposed says why its file may hold no secret, if it may
 // not.
 func parse(name string, text []byte, exposed error) (*Config, Problems, error) {
-	ck := &checker{file: name, exposed: exposed, lines: map[string]int{}, unread: map[string]bool{}}
-	c, err := ck.read(text)
+	ck := newChecker(name, exposed)
+	_, c, err := ck.read(text, func() (any, *Config) {
+		c := new(Config)
+		return c, c
+	})
 	if err != nil {
 		return nil, nil, ck.sorted()
 	}
+	warnings, err := ck.judge(c)
+	if err != nil {
+		return nil, warnings, err
+	}
+	c.setDefaults()
+	return c, warnings, nil
+}
+
+// judge looks at the values of what was read, and says which keys stood there.
+func (ck *checker) judge(c *Config) (Problems, error) {
 	ck.check(c)
 	var warnings, errs Problems
 	for _, p := range ck.sorted() {
@@ -450,14 +486,13 @@ func parse(name string, text []byte, exposed error) (*Config, Problems, error) {
 		}
 	}
 	if len(errs) > 0 {
-		return nil, warnings, append(errs, warnings...)
+		return warnings, append(errs, warnings...)
 	}
 	c.given = map[string]bool{}
 	for key := range ck.lines {
 		c.given[key] = true
 	}
-	c.setDefaults()
-	return c, warnings, nil
+	return warnings, nil
 }
 
 // checker collects problems.
@@ -467,6 +502,12 @@ type checker struct {
 	lines    map[string]int // by dotted key
 	unread   map[string]bool
 	problems Problems
+	// refuse, if given, says why a key may not stand in the file; "" if it may.
+	refuse func(key string) string
+}
+
+func newChecker(name string, exposed error) *checker {
+	return &checker{file: name, exposed: exposed, lines: map[string]int{}, unread: map[string]bool{}}
 }
 
 func (ck *checker) sorted() Problems {
@@ -480,7 +521,21 @@ func (ck *checker) add(line int, format string, args ...any) {
 
 // at adds a problem of a key.
 func (ck *checker) at(key, format string, args ...any) {
-	ck.add(ck.lines[key], "%s: %s", key, fmt.Sprintf(format, args...))
+	ck.add(ck.line(key), "%s: %s", key, fmt.Sprintf(format, args...))
+}
+
+// line is where a key stands, or else the table that has it.
+func (ck *checker) line(key string) int {
+	for {
+		if line, ok := ck.lines[key]; ok {
+			return line
+		}
+		dot := strings.LastIndexByte(key, '.')
+		if dot < 0 {
+			return 0
+		}
+		key = key[:dot]
+	}
 }
 
 // missing adds the problem that a key is not set, unless it is set to what
@@ -502,21 +557,22 @@ type statement struct {
 
 // read finds the line of each key, and decodes each statement alone, so that
 // all unknown keys and wrong types are found at once and not only the first. It
-// gives what could be read, so that it is checked as well; and an error if the
-// text is no TOML.
-func (ck *checker) read(text []byte) (*Config, error) {
+// gives what could be read, so that it is checked as well: a document of the kind that
+// document makes, with the configuration in it; and an error if the text is no TOML.
+func (ck *checker) read(text []byte, document func() (any, *Config)) (any, *Config, error) {
 	statements, err := ck.split(text)
-	c := new(Config)
+	whole, c := document()
 	if err != nil {
-		ck.decodeError(toml.Unmarshal(text, c), 0)
+		ck.decodeError(toml.Unmarshal(text, whole), 0)
 		if len(ck.problems) == 0 {
 			ck.add(1, "not valid TOML: %v", err)
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	unknownTables := map[string]bool{}
 	for _, s := range statements {
-		err := toml.NewDecoder(strings.NewReader(s.alone)).DisallowUnknownFields().Decode(new(Config))
+		one, part := document()
+		err := toml.NewDecoder(strings.NewReader(s.alone)).DisallowUnknownFields().Decode(one)
 		var strict *toml.StrictMissingError
 		switch {
 		case errors.As(err, &strict):
@@ -530,17 +586,40 @@ func (ck *checker) read(text []byte) (*Config, error) {
 		case err != nil:
 			ck.decodeError(err, s.line)
 			ck.unread[s.key] = true
+		case ck.refuses(s, part):
 		default:
-			_ = toml.Unmarshal([]byte(s.alone), c) // it has just been decoded
+			_ = toml.Unmarshal([]byte(s.alone), whole) // it has just been decoded
 		}
 	}
 	if len(ck.problems) == 0 {
-		c = new(Config) // arrays of tables do not come from statements alone
-		if err := toml.Unmarshal(text, c); err != nil {
+		whole, c = document() // arrays of tables do not come from statements alone
+		if err := toml.Unmarshal(text, whole); err != nil {
 			ck.decodeError(err, 0) // such as a key that stands twice
 		}
 	}
-	return c, nil
+	return whole, c, nil
+}
+
+// refuses adds a problem if a statement, which was read into part, sets what may not stand
+// in this file, also in a table within the line.
+func (ck *checker) refuses(s statement, part *Config) bool {
+	if ck.refuse == nil {
+		return false
+	}
+	keys := []string{s.key}
+	for key, value := range leaves(reflect.ValueOf(part).Elem(), "") {
+		if !value.IsZero() && key != s.key {
+			keys = append(keys, key)
+		}
+	}
+	refused := false
+	for _, key := range keys {
+		if why := ck.refuse(key); why != "" {
+			ck.add(s.line, "%s: %s", key, why)
+			ck.unread[key], refused = true, true
+		}
+	}
+	return refused
 }
 
 // split takes the document apart and notes the line of each key.
@@ -624,6 +703,7 @@ func (ck *checker) check(c *Config) {
 	}
 	ck.checkAdmin(&c.Admin)
 	ck.checkNotify(&c.Notify)
+	ck.checkLaunch(&c.Launch)
 	ck.checkURL("xks.url", c.XKS.URL)
 	ck.checkNotNegative("keys.max_unlocked", c.Keys.MaxUnlocked)
 	if c.Keys.RotateAfter > 1<<31 {
@@ -711,6 +791,22 @@ func (ck *checker) checkNotify(n *Notify) {
 		}
 		ck.checkPath("notify.webhook.secret_file", w.SecretFile)
 		ck.checkPath("notify.webhook.ca", w.CA)
+	}
+}
+
+func (ck *checker) checkLaunch(l *Launch) {
+	files := []struct{ key, path string }{{"launch.dir", l.Dir}, {"launch.modules", l.Modules}, {"launch.disk", l.Disk}}
+	for _, f := range files {
+		ck.checkPath(f.key, f.path)
+		if f.path != "" && !l.Required && !ck.unread["launch.required"] {
+			ck.at(f.key, "it is for launch.required = true, which is not set")
+		}
+	}
+	if l.Required && l.Dir == "" {
+		ck.missing("launch.dir", "the folder in which the machine keeps its launch file, outside of the state volume")
+	}
+	if l.Required && l.Modules == "" {
+		ck.missing("launch.modules", "the folder of the image that has the PKCS#11 modules which a launch file may name")
 	}
 }
 
@@ -804,7 +900,7 @@ func (ck *checker) checkHSM(h *HSM) {
 }
 
 func (ck *checker) checkAttestation(a *Attestation) {
-	for key, path := range map[string]string{"policy": a.Policy, "policy_key": a.PolicyKey, "tpm": a.TPM, "event_log": a.EventLog, "crl": a.CRL} {
+	for key, path := range map[string]string{"policy": a.Policy, "policy_key": a.PolicyKey, "tpm": a.TPM, "event_log": a.EventLog, "crl": a.CRL, "tcb": a.TCB} {
 		ck.checkPath("attestation."+key, path)
 	}
 	ck.checkSpan("attestation.every", a.Every, time.Minute, 24*time.Hour)
@@ -939,6 +1035,12 @@ func (c *Config) SealedPIN() string {
 	return filepath.Join(c.State.Dir, "pin.sealed")
 }
 
+// LaunchCertificate is the file in which certificates of the launch file are kept while
+// the appliance runs, by the file's name.
+func (c *Config) LaunchCertificate(name string) string {
+	return filepath.Join(filepath.Dir(cmp.Or(c.Admin.Socket, DefaultSocket)), "launch", name)
+}
+
 // InState says whether a path lies in the folder of the state, as it is written or
 // as its links lead.
 func (c *Config) InState(path string) bool {
@@ -981,13 +1083,13 @@ func (c *Config) modulesInState() map[string]string {
 // of reading it.
 func (c *Config) Complete() error {
 	var missing []string
-	sealed := c.Release.Method != Broker
+	sealed, launched := c.Release.Method != Broker, c.Launch.Required // then locked without an HSM
 	for _, need := range []struct {
 		key string
 		ok  bool
 	}{
-		{"hsm.module", c.HSM.Module != ""},
-		{"hsm.token_label or hsm.token_serial", c.HSM.TokenLabel != "" || c.HSM.TokenSerial != ""},
+		{"hsm.module", c.HSM.Module != "" || launched},
+		{"hsm.token_label or hsm.token_serial", c.HSM.TokenLabel != "" || c.HSM.TokenSerial != "" || launched},
 		{"attestation.policy", c.Attestation.Policy != ""},
 		{"attestation.policy_key", c.Attestation.PolicyKey != ""},
 		{"release.authorizations", c.Release.Authorizations != "" || !sealed},

@@ -4,18 +4,22 @@ import "net/http"
 
 // The codes of a broker, which are not those of checks of the evidence.
 const (
-	BrokerMachine     Code = "E_BROKER_MACHINE"
-	BrokerStopped     Code = "E_BROKER_STOPPED"
-	BrokerPolicy      Code = "E_BROKER_POLICY"
-	BrokerNonce       Code = "E_BROKER_NONCE"
-	BrokerKey         Code = "E_BROKER_KEY"
-	BrokerEvidence    Code = "E_BROKER_EVIDENCE"
-	BrokerCapped      Code = "E_BROKER_CAPPED"
-	BrokerRequest     Code = "E_BROKER_REQUEST"
-	BrokerBusy        Code = "E_BROKER_BUSY"
-	BrokerInternal    Code = "E_BROKER_INTERNAL"
-	BrokerPIN         Code = "E_BROKER_PIN"
-	BrokerUnreachable Code = "E_BROKER_UNREACHABLE"
+	BrokerMachine       Code = "E_BROKER_MACHINE"
+	BrokerStopped       Code = "E_BROKER_STOPPED"
+	BrokerPolicy        Code = "E_BROKER_POLICY"
+	BrokerNonce         Code = "E_BROKER_NONCE"
+	BrokerKey           Code = "E_BROKER_KEY"
+	BrokerEvidence      Code = "E_BROKER_EVIDENCE"
+	BrokerCapped        Code = "E_BROKER_CAPPED"
+	BrokerInstance      Code = "E_BROKER_INSTANCE"
+	BrokerVolume        Code = "E_BROKER_VOLUME"
+	BrokerLog           Code = "E_BROKER_LOG"
+	BrokerPolicyVersion Code = "E_BROKER_POLICY_VERSION"
+	BrokerRequest       Code = "E_BROKER_REQUEST"
+	BrokerBusy          Code = "E_BROKER_BUSY"
+	BrokerInternal      Code = "E_BROKER_INTERNAL"
+	BrokerPIN           Code = "E_BROKER_PIN"
+	BrokerUnreachable   Code = "E_BROKER_UNREACHABLE"
 )
 
 // A broker refuses with 403, whatever the class: machines rely on it.
@@ -41,6 +45,18 @@ var brokerCodes = []Entry{
 	{Code: BrokerCapped, Class: Refused,
 		Title: "Since the machine was started it has had the secret, or has locked itself.",
 		Do:    "Restart the machine. If nobody did anything with it, find out who asks."},
+	{Code: BrokerPolicyVersion, Class: WrongState, Status: http.StatusForbidden,
+		Title: "The policy in the broker's folder is not the one that was installed: it was exchanged by hand, or put back.",
+		Do:    "Find out who changed the folder. Then install the right policy at the broker with `holdfast broker policy POLICY --policy-key FILE`, and restart the machine."},
+	{Code: BrokerInstance, Class: Refused,
+		Title: "Another machine was admitted under that name: another instance, or another TPM; or nobody admitted one.",
+		Do:    "Find out which machine asks. If it is the right one, admit it at the broker with `holdfast broker admit MACHINE --request NUMBER`; the reason has the number. Then restart the machine."},
+	{Code: BrokerVolume, Class: Refused,
+		Title: "The machine has another state volume than the one that was admitted.",
+		Do:    "If nobody exchanged the volume, the machine is under attack: keep it for inquiry. If you did, admit it at the broker with `holdfast broker admit MACHINE --request NUMBER`; the reason has the number. Then restart the machine."},
+	{Code: BrokerLog, Class: WrongState, Status: http.StatusForbidden,
+		Title: "The broker's log is not what the broker has written: it was cut, changed or put back, or the folder is of a former release.",
+		Do:    "Look at it with `holdfast broker log --verify`, and find out who changed it. Then begin another at the broker with `holdfast broker begin-log --reason TEXT`, and restart the machine."},
 	{Code: BrokerRequest, Class: Refused, Status: http.StatusBadRequest,
 		Title: "The broker does not understand the request.",
 		Do:    "Find out who asks, or bring machine and broker to the same release."},

@@ -13,6 +13,8 @@ const (
 	EvidenceParts    Code = "E_PARTS"
 	EvidenceFormat   Code = "E_EVIDENCE_FORMAT"
 	EvidenceReport   Code = "E_REPORT_KIND"
+	EvidenceLaunch   Code = "E_LAUNCH_DIGEST"
+	EvidenceOwner    Code = "E_OWNER"
 )
 
 // What to do where a check says that the evidence is not genuine.
@@ -42,6 +44,12 @@ var evidenceCodes = []Entry{
 	{Code: EvidenceReport, Class: Refused,
 		Title: "The processor's report is of a kind that this program or the policy does not know.",
 		Do:    "Verify with a newer release; or name the kind in the policy, if you trust it."},
+	{Code: EvidenceLaunch, Class: Refused,
+		Title: "The machine runs by another launch file than the one that is expected, or names another than was measured.",
+		Do:    "Compare with the launch file that the owner has signed: `holdfast launch show FILE`. If the evidence names one and PCR 15 has another, do not trust the machine."},
+	{Code: EvidenceOwner, Class: Refused,
+		Title: "The key that stands for the machine's launch file is not that of the expected owner.",
+		Do:    "Do not give the machine a secret: somebody else decides what it serves. Find out who launched it."},
 	{Code: EvidenceParts, Class: Refused,
 		Title: "The documents are of different machines or times, or nothing ties them to each other.",
 		Do:    "Give an evidence file, in which all documents are tied to each other: `holdfast attest evidence --nonce HEX --out FILE`."},

@@ -69,6 +69,7 @@ var chapters = []struct {
 	{"A fleet and its database", fleetCodes},
 	{"The broker", brokerCodes},
 	{"Checks of the evidence as a whole", evidenceCodes},
+	{"What a verifier has of its own", endorsementCodes},
 	{"Checks of the SEV-SNP report", snpCodes},
 	{"Checks of the TPM's quote", tpmCodes},
 	{"Checks of the NitroTPM document", nitroCodes},

@@ -8,6 +8,8 @@ const (
 	SealRevoked   Code = "E_SEAL_REVOKED"
 	SealSignature Code = "E_SEAL_SIGNATURE"
 	SealTPM       Code = "E_SEAL_TPM"
+	SealMade      Code = "E_SEAL_MADE"
+	SealVolume    Code = "E_SEAL_VOLUME"
 	TPMFailed     Code = "E_TPM"
 	MachineKey    Code = "E_MACHINE_KEY"
 	Unsealed      Code = "E_UNSEALED"
@@ -32,6 +34,12 @@ var sealCodes = []Entry{
 	{Code: SealTPM, Class: Refused,
 		Title: "The secret was sealed by another TPM, or this TPM's owner was cleared.",
 		Do:    "Start the machine that it belongs to; or use a new state volume, restore a backup to it, and give the PIN again."},
+	{Code: SealMade, Class: Refused,
+		Title: "The TPM's proof of how the sealed object was made is missing, or does not hold.",
+		Do:    "Find out who put the object there. If it is the PIN, give the PIN again with `holdfast seal`, and restart the machine. If it is the state volume, attach the right disk; or attach an empty one, restart the machine, and restore a backup to it."},
+	{Code: SealVolume, Class: Refused,
+		Title: "The PIN was not sealed on this state volume.",
+		Do:    "If you have put a new volume in the place of a lost one, or an earlier release sealed the PIN, give the PIN again with `holdfast seal`, and restart the machine. If not, somebody has put another volume or another sealed PIN there: find out who before you give a PIN."},
 	{Code: TPMFailed, Class: ClassInternal,
 		Title: "The TPM failed, or the machine has none.",
 		Do:    "Read the reason, and restart the machine. Launch it with a TPM 2.0 if it has none."},

@@ -14,6 +14,8 @@ const (
 	SNPSignature   Code = "E_SNP_SIGNATURE"
 	SNPVEK         Code = "E_SNP_VEK"
 	SNPCSPID       Code = "E_SNP_CSP_ID"
+	SNPChip        Code = "E_SNP_CHIP"
+	SNPUnknown     Code = "E_SNP_UNKNOWN"
 	SNPReportData  Code = "E_SNP_REPORT_DATA"
 	SNPDebug       Code = "E_SNP_DEBUG"
 	SNPMigration   Code = "E_SNP_MIGRATION"
@@ -44,7 +46,7 @@ var snpCodes = []Entry{
 		Title: "A certificate of the chain was not valid at the time of the evidence."},
 	{Code: SNPCRL, Class: Refused,
 		Title: "AMD has revoked the issuer of the certificate, or the list of revocations cannot be used.",
-		Do:    "Install AMD's present list of revocations as attestation.crl. If the issuer is on it, do not trust the machine."},
+		Do:    "If the issuer is on a list, do not trust the machine. Otherwise give the verifier AMD's present list: verify --crl, broker crl, or attestation.crl."},
 	{Code: SNPSignature, Class: Refused, Do: notGenuine,
 		Title: "The report is not signed by the key of the certificate, or was changed since."},
 	{Code: SNPVEK, Class: Refused, Do: notGenuine,
@@ -52,6 +54,12 @@ var snpCodes = []Entry{
 	{Code: SNPCSPID, Class: Refused,
 		Title: "The cloud provider, or its Region, that vouches for the host is not one that the policy names.",
 		Do:    "Launch the machine in a Region that the policy names, or name this one in the policy."},
+	{Code: SNPChip, Class: Refused,
+		Title: "The report is signed by the key of a chip that the policy does not name.",
+		Do:    "Find out whether the chip is of a host of yours. Name it in the policy (chip_ids) if it is; do not trust the machine if it is not."},
+	{Code: SNPUnknown, Class: Refused,
+		Title: "The report says something that this version does not know, and the policy refuses that (refuse_unknown).",
+		Do:    "Read in AMD's publication 56860 what it means. Install a version that knows it, or sign a policy without refuse_unknown."},
 	{Code: SNPReportData, Class: Refused, Do: notGenuine,
 		Title: "The report was not made for this evidence."},
 	{Code: SNPDebug, Class: Refused,

@@ -16,6 +16,7 @@ const (
 	TPMLogSeparator Code = "E_TPM_LOG_SEPARATOR"
 	TPMMeasurements Code = "E_TPM_MEASUREMENTS"
 	TPMVolume       Code = "E_TPM_VOLUME"
+	TPMLaunch       Code = "E_TPM_LAUNCH"
 	TPMReference    Code = "E_TPM_REFERENCE"
 )
 
@@ -55,6 +56,9 @@ var tpmCodes = []Entry{
 	{Code: TPMVolume, Class: Refused,
 		Title: "The state volume's PCR (8) is not what the volume's identity comes to.",
 		Do:    "Find out what extended PCR 8 besides the program that opens the state volume: another boot loader, or a process that ran before. Start Holdfast's image directly, and restart the machine."},
+	{Code: TPMLaunch, Class: Refused,
+		Title: "The launch file's PCR (15) is not what the launch file's digest comes to.",
+		Do:    "Find out what extended PCR 15 besides the appliance: another system, or a process that ran before. Start Holdfast's image directly, and restart the machine."},
 	{Code: TPMReference, Class: Refused,
 		Title: "The PCRs are not those of a release that the policy names.",
 		Do:    "Read in the detail which PCRs differ. 4 and 11: another kernel image. 7: other Secure Boot keys, or with 4: Secure Boot is off. 12 and 13: something lies beside the kernel image. 14: another program, configuration or module. Start the right image, or name this one in the policy."},

@@ -17,9 +17,9 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/sqlite"
 )
 
 // vault is a fake of what the appliance seals rows with.
@@ -162,7 +162,7 @@ func open(t *testing.T, change func(*identity.Config)) *directory {
 	t.Helper()
 	d := &directory{t: t, dir: t.TempDir(), vault: &vault{settings: map[string]string{appliance.SettingSetup: appliance.SettingOpen}}}
 	d.now.Store(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).UnixMilli())
-	rows, err := sqlite.Open(t.Context(), filepath.Join(d.dir, "holdfast.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
+	rows, err := appliancetest.OpenRows(t.Context(), filepath.Join(d.dir, "holdfast.db"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,10 +171,10 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-// await waits until it is so, for at most 30 s.
+// await waits until it is so, for at most a minute.
 func await(t *testing.T, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if so() {
 			return
 		}

@@ -73,18 +73,18 @@ func (s *DB) Keys(ctx context.Context, keyStore string, page appliance.Page) ([]
 	}
 	where, args := within(keyStore, page)
 	order := ` ORDER BY ` + orderOf(page) + ` LIMIT ?`
-	few := false // an index has those alone, and they are found there first
+	index := "" // one that has those alone, where they are found first
 	switch page.State {
 	case "":
 	case appliance.KeyEnabled: // nearly all: no index would help
 		where += ` AND state = 'enabled'`
 	case appliance.KeyBlocked:
-		where, few = where+` AND block_since IS NOT NULL AND (block_since IS NOT NULL) = 1`, true
+		where, index = where+` AND block_since IS NOT NULL AND (block_since IS NOT NULL) = 1`, "external_keys_blocked"
 	default:
-		where, args, few = where+` AND state <> 'enabled' AND state = ?`, append(args, string(page.State)), true
+		where, args, index = where+` AND state <> 'enabled' AND state = ?`, append(args, string(page.State)), "external_keys_not_enabled"
 	}
-	if few {
-		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+order+`)`, append([]any{keyStore}, append(args, page.Limit)...)
+	if index != "" { // by name, as the planner takes the primary key when an index does not have all that is asked for
+		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys INDEXED BY `+index+` WHERE `+where+order+`)`, append([]any{keyStore}, append(args, page.Limit)...)
 	}
 	return s.keys(ctx, where+order, append(args, page.Limit)...)
 }
@@ -132,6 +132,9 @@ func within(keyStore string, page appliance.Page) (where string, args []any) {
 	}
 	if page.Custody != "" {
 		and(`custody = ?`, string(page.Custody))
+	}
+	if page.Unblocked {
+		and(`block_since IS NULL`)
 	}
 	if page.Usage != nil {
 		and(`can_encrypt = ? AND can_decrypt = ?`, page.Usage.Encrypt, page.Usage.Decrypt)

@@ -112,40 +112,40 @@ func (m *Machine) BootSteps(ctx context.Context, limit int) ([]progress.Step, er
 }
 
 // RaisePolicyVersion implements [boot.Journal].
-func (m *Machine) RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error) {
+func (m *Machine) RaisePolicyVersion(ctx context.Context, policy boot.PolicyID) (highest boot.PolicyID, err error) {
 	err = m.db.write(ctx, func(c *conn) error {
-		_, err := c.exec(`INSERT INTO policy_version (one, version) VALUES (1, ?)
-			ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE excluded.version > policy_version.version`, int64(version))
+		_, err := c.exec(`INSERT INTO policy_version (one, version, digest) VALUES (1, ?, ?)
+			ON CONFLICT (one) DO UPDATE SET version = excluded.version, digest = excluded.digest WHERE excluded.version > policy_version.version
+			OR excluded.version = policy_version.version AND ifnull(length(policy_version.digest), 0) = 0`, int64(policy.Version), policy.Digest)
 		if err != nil {
 			return err
 		}
 		var stored int64
-		_, err = c.one([]any{&stored}, `SELECT version FROM policy_version`)
-		highest = uint64(stored)
+		_, err = c.one([]any{&stored, &highest.Digest}, `SELECT version, digest FROM policy_version`)
+		highest.Version = uint64(stored)
 		return err
 	})
 	return highest, err
 }
 
-// PolicySeal gives the highest policy version that was noted, the one that was sealed,
+// PolicySeal gives the highest policy version that was noted, the policy that was sealed,
 // and its seal; zeros if there is none.
-func (m *Machine) PolicySeal(ctx context.Context) (highest, sealed uint64, seal []byte, err error) {
+func (m *Machine) PolicySeal(ctx context.Context) (highest uint64, sealed boot.PolicyID, seal []byte, err error) {
 	err = m.db.read(ctx, func(c *conn) error {
 		var h, s int64
-		found, err := c.one([]any{&h, &s, &seal}, `SELECT version, sealed, seal FROM policy_version`)
+		found, err := c.one([]any{&h, &s, &sealed.Digest, &seal}, `SELECT version, sealed, sealed_digest, seal FROM policy_version`)
 		if found {
-			highest, sealed = uint64(h), uint64(s)
+			highest, sealed.Version = uint64(h), uint64(s)
 		}
 		return err
 	})
 	return highest, sealed, seal, err
 }
 
-// SealPolicyVersion notes the seal of a policy version; fault.NotFound if no version was
-// noted.
-func (m *Machine) SealPolicyVersion(ctx context.Context, version uint64, seal []byte) error {
+// SealPolicyVersion notes the seal of a policy; fault.NotFound if no version was noted.
+func (m *Machine) SealPolicyVersion(ctx context.Context, policy boot.PolicyID, seal []byte) error {
 	return m.db.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE policy_version SET sealed = ?, seal = ?`, int64(version), seal)
+		n, err := c.exec(`UPDATE policy_version SET sealed = ?, sealed_digest = ?, seal = ?`, int64(policy.Version), policy.Digest, seal)
 		if err == nil && n == 0 {
 			err = fault.Errorf(fault.NotFound, "no policy version was noted")
 		}

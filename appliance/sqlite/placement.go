@@ -182,22 +182,12 @@ func placeOfKeyStore(seed maphash.Seed, store string) place {
 	return place{store, maphash.Bytes(seed, appendPart(id[:0], 'k', store))}
 }
 
-// placeOfKey gives that of a key. The keys of a key store are in 256 sets, so that one row
-// that does not match takes few other keys out of service.
+// placeOfKey gives that of a key.
 func placeOfKey(seed maphash.Seed, store, key string) place {
 	var room [192]byte // so that nothing is allocated for each of a million rows
 	id := appendPart(appendPart(room[:0], 'k', store), 'e', key)
-	digest := sha256.Sum256(id[len(id)-len(key):])
-	return place{store + partNames[digest[0]], maphash.Bytes(seed, id)}
+	return place{appliance.KeySet(store, key), maphash.Bytes(seed, id)}
 }
-
-// partNames are what follows the key store's ID in the name of a set of keys.
-var partNames = func() (names [256]string) {
-	for i := range names {
-		names[i] = fmt.Sprintf("/%02x", i)
-	}
-	return names
-}()
 
 // outOfPlace says whether the row of the installation's manifest itself is meant: it is in
 // no set.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 )
 
@@ -22,11 +23,14 @@ func testBoot(t *testing.T, s Machine) {
 	Equal(t, Got(s.BootSteps(ctx, 1))(t), []progress.Step{step(2, 1, 2)})
 }
 
+// testPolicyVersion: the highest version is kept, and of two policies of one version the
+// first; one that a former release noted without a digest is that of the next.
 func testPolicyVersion(t *testing.T, s Machine) {
 	ctx := t.Context()
 	type policy struct {
-		highest, sealed uint64
-		seal            []byte
+		highest uint64
+		sealed  boot.PolicyID
+		seal    []byte
 	}
 	stored := func() (p policy) {
 		var err error
@@ -34,13 +38,21 @@ func testPolicyVersion(t *testing.T, s Machine) {
 		Must(t, err)
 		return p
 	}
+	id := func(version uint64, digest string) boot.PolicyID {
+		if digest == "" {
+			return boot.PolicyID{Version: version}
+		}
+		return boot.PolicyID{Version: version, Digest: []byte(digest)}
+	}
 	Equal(t, stored(), policy{})
-	Wants(t, s.SealPolicyVersion(ctx, 3, []byte("seal")), fault.NotFound, "policy version")
-	Equal(t, Got(s.RaisePolicyVersion(ctx, 3))(t), uint64(3))
+	Wants(t, s.SealPolicyVersion(ctx, id(3, "c"), []byte("seal")), fault.NotFound, "policy version")
+	Equal(t, Got(s.RaisePolicyVersion(ctx, id(3, "")))(t), id(3, ""))
+	Equal(t, Got(s.RaisePolicyVersion(ctx, id(3, "c")))(t), id(3, "c"))
 	Equal(t, stored(), policy{highest: 3})
-	Must(t, s.SealPolicyVersion(ctx, 3, []byte("seal")))
-	Equal(t, stored(), policy{3, 3, []byte("seal")})
-	Equal(t, Got(s.RaisePolicyVersion(ctx, 2))(t), uint64(3))
-	Equal(t, Got(s.RaisePolicyVersion(ctx, 1<<53-1))(t), uint64(1<<53-1))
-	Equal(t, stored(), policy{1<<53 - 1, 3, []byte("seal")})
+	Must(t, s.SealPolicyVersion(ctx, id(3, "c"), []byte("seal")))
+	Equal(t, stored(), policy{3, id(3, "c"), []byte("seal")})
+	Equal(t, Got(s.RaisePolicyVersion(ctx, id(2, "b")))(t), id(3, "c"))
+	Equal(t, Got(s.RaisePolicyVersion(ctx, id(3, "another")))(t), id(3, "c"))
+	Equal(t, Got(s.RaisePolicyVersion(ctx, id(1<<53-1, "z")))(t), id(1<<53-1, "z"))
+	Equal(t, stored(), policy{1<<53 - 1, id(3, "c"), []byte("seal")})
 }

@@ -38,11 +38,11 @@ type Machine interface {
 	boot.Journal
 	// BootSteps gives up to limit steps of boots, the newest first.
 	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
-	// PolicySeal gives the highest policy version that was noted, the one that was sealed,
+	// PolicySeal gives the highest policy version that was noted, the policy that was sealed,
 	// and its seal; zeros if there is none.
-	PolicySeal(ctx context.Context) (highest, sealed uint64, seal []byte, err error)
-	// SealPolicyVersion notes the seal of a policy version; fault.NotFound.
-	SealPolicyVersion(ctx context.Context, version uint64, seal []byte) error
+	PolicySeal(ctx context.Context) (highest uint64, sealed boot.PolicyID, seal []byte, err error)
+	// SealPolicyVersion notes the seal of a policy; fault.NotFound.
+	SealPolicyVersion(ctx context.Context, policy boot.PolicyID, seal []byte) error
 }
 
 // Run tests an engine. Open gives an empty one each time, which is closed when the test

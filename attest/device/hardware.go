@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/snp"
 )
@@ -43,7 +44,7 @@ func (h Hardware) Probe(_ context.Context, p *attest.Policy) (*attest.Collector,
 	if h.CRL != "" {
 		crl, err := readFile(h.CRL, maxCRL)
 		if err != nil {
-			return c, fmt.Errorf("AMD's list of revocations: %w", err)
+			return c, fault.Wrapf(fault.RevocationsFile, err, "%s cannot be used", h.CRL)
 		}
 		if source, ok := c.Report.(snp.Source); ok {
 			source.CRL = crl

@@ -251,7 +251,7 @@ func (d *Document) checkInstance(p Policy) error {
 	if r := d.region(); len(p.Regions) > 0 && !slices.Contains(p.Regions, r) {
 		return fmt.Errorf("the Region is %q, and the policy names %v", r, p.Regions)
 	}
-	if i := d.instance(); len(p.Instances) > 0 && !slices.Contains(p.Instances, i) {
+	if i := d.Instance(); len(p.Instances) > 0 && !slices.Contains(p.Instances, i) {
 		return fmt.Errorf("the instance is %q, and the policy names %v", i, p.Instances)
 	}
 	return nil
@@ -277,7 +277,7 @@ func (d *Document) region() (region string) {
 
 // instance is the ID of the instance; empty if the signer's issuer, which is
 // the instance's own, names another.
-func (d *Document) instance() string {
+func (d *Document) Instance() string {
 	id, _, _ := strings.Cut(d.ModuleID, "-tpm")
 	if !strings.HasPrefix(d.Certificate.Issuer.CommonName, id+".") {
 		return ""

@@ -9,6 +9,7 @@
 package processor
 
 import (
+	"crypto/x509"
 	"regexp"
 	"strings"
 	"time"
@@ -36,6 +37,9 @@ type Report struct {
 type Policy interface {
 	// Validate says what is wrong with it, all at once.
 	Validate() error
+	// Gaps says, one sentence each, why a report that passes may be of a machine that
+	// nobody meant: of any chip in the world, or with firmware that is known to be broken.
+	Gaps() []string
 }
 
 // Teller is a Policy that can say in sentences, for people, which machines pass it.
@@ -66,7 +70,13 @@ type Expectation struct {
 	Data *[DataSize]byte
 	// At is the time of the evidence, at which certificates must be valid.
 	At time.Time
+	// Revocations are lists of revocations of the verifier's own, as their makers sign
+	// them. Those of other makers than the report's are passed over.
+	Revocations [][]byte
 }
+
+// MaxRevocations is the size of the largest list of revocations, in bytes.
+const MaxRevocations = 1 << 20
 
 // Kind is one kind of report, for those who check it. It needs neither hardware
 // nor a network.
@@ -92,6 +102,13 @@ type Kind interface {
 	// Expires gives the time after which the report's key is no longer good, so that
 	// the machine makes evidence in time. Zero if it stays good.
 	Expires(r Report) (time.Time, error)
+}
+
+// Revoker is a kind whose maker publishes lists of revocations.
+type Revoker interface {
+	// ReadRevocations reads a list (DER) and verifies that the maker signed it. It need not
+	// be in force.
+	ReadRevocations(der []byte) (*x509.RevocationList, error)
 }
 
 // Source makes reports of the machine that it runs on.

@@ -2,9 +2,7 @@ package release
 
 import (
 	"cmp"
-	"context"
 	"crypto/hpke"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -13,24 +11,15 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"golang.org/x/time/rate"
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
-)
-
-// nonceLife is how long a nonce may be used, once; maxNonces bounds how many
-// are open.
-const (
-	nonceLife = time.Minute
-	maxNonces = 1000
 )
 
 // BrokerOptions are the settings of a [Broker]. Vault is needed.
@@ -47,17 +36,9 @@ type BrokerOptions struct {
 // Broker releases credentials to machines whose evidence is good. It is an
 // [http.Handler] for the server that [Broker.Server] makes.
 type Broker struct {
-	o BrokerOptions
-
-	mu       sync.Mutex
-	nonces   map[[nonceBytes]byte]issued
-	limiters map[string]*rate.Limiter
-}
-
-// issued is a nonce that is open: it belongs to one TLS key.
-type issued struct {
-	until time.Time
-	key   string
+	o      BrokerOptions
+	nonces *nonces
+	quotas *quotas
 }
 
 // NewBroker makes a broker.
@@ -71,7 +52,7 @@ func NewBroker(o BrokerOptions) *Broker {
 	if o.Rate <= 0 {
 		o.Rate = 10
 	}
-	return &Broker{o: o, nonces: map[[nonceBytes]byte]issued{}, limiters: map[string]*rate.Limiter{}}
+	return &Broker{o: o, nonces: newNonces(), quotas: newQuotas(o.Rate)}
 }
 
 // Server gives the HTTPS server of the broker. Its certificate's key is what
@@ -97,6 +78,9 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, known := errors.AsType[*fault.Fault](err); !known {
 		err = fault.Wrapf(fault.BrokerInternal, err, "the broker failed")
 	}
+	if known, _ := errors.AsType[*fault.Fault](err); known != nil && known.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(known.RetryAfter.Seconds())))
+	}
 	f := fault.Answer(r.Context(), b.o.Log, "a request failed", err, "path", r.URL.Path, "remote", r.RemoteAddr)
 	write(w, f.Code.Entry().Status, errorAnswer{f.Codes(), f.Message})
 }
@@ -120,8 +104,8 @@ func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 	if r.Method != http.MethodPost {
 		return nil, fault.Errorf(fault.BrokerRequest, "only POST is answered")
 	}
-	if !b.allow(r.RemoteAddr) {
-		return nil, fault.Errorf(fault.BrokerBusy, "too many requests from this address; try again in a minute")
+	if wait := b.quotas.take(r.RemoteAddr, b.o.Now()); wait > 0 {
+		return nil, &fault.Fault{Code: fault.BrokerBusy, Message: fmt.Sprintf("too many requests from this address; try again in %s", wait), RetryAfter: wait}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
 	if err != nil {
@@ -129,7 +113,7 @@ func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	switch r.URL.Path {
 	case "/v1/nonce":
-		return b.nonce(Pin(certificate))
+		return &nonceAnswer{b.nonces.issue(b.o.Now(), Pin(certificate))}, nil
 	case "/v1/release", "/v1/state":
 		var req releaseRequest
 		if err := decode(body, &req); err != nil {
@@ -138,104 +122,98 @@ func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 		if r.URL.Path == "/v1/state" {
 			return b.state(r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 		}
-		return b.release(r.Context(), r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
+		return b.release(r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 	}
 	return nil, fault.Errorf(fault.BrokerRequest, "there is nothing at that path")
 }
 
-// allow takes a request from the quota of its address.
-func (b *Broker) allow(remote string) bool {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	l := b.limiters[host]
-	if l == nil {
-		if len(b.limiters) >= maxNonces {
-			clear(b.limiters) // forgetting is cheaper than being filled
-		}
-		l = rate.NewLimiter(rate.Limit(float64(b.o.Rate)/60), b.o.Rate)
-		b.limiters[host] = l
-	}
-	return l.AllowN(b.o.Now(), 1)
-}
-
-func (b *Broker) nonce(key string) (*nonceAnswer, error) {
-	n := make([]byte, nonceBytes)
-	_, _ = rand.Read(n) // never fails (crypto/rand)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.o.Now()
-	for old, i := range b.nonces {
-		if now.After(i.until) {
-			delete(b.nonces, old)
-		}
-	}
-	if len(b.nonces) >= maxNonces {
-		return nil, fault.Errorf(fault.BrokerBusy, "too many machines ask at once; try again in a minute")
-	}
-	b.nonces[[nonceBytes]byte(n)] = issued{now.Add(nonceLife), key}
-	return &nonceAnswer{n}, nil
-}
-
-// take uses a nonce up. It says whether it was open, and that key's.
-func (b *Broker) take(nonce []byte, key string) bool {
-	if len(nonce) != nonceBytes {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	i, ok := b.nonces[[nonceBytes]byte(nonce)]
-	delete(b.nonces, [nonceBytes]byte(nonce))
-	return ok && i.key == key && !b.o.Now().After(i.until)
-}
-
 // release decides, and logs what it decided before anything leaves.
-func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req releaseRequest) (any, error) {
+func (b *Broker) release(remote, key string, spki []byte, req releaseRequest) (any, error) {
 	sum := sha256.Sum256(req.Evidence)
-	record := Record{Time: b.o.Now().UTC().Truncate(time.Millisecond), Machine: req.Machine, Remote: remote, Result: Released, EvidenceDigest: hex.EncodeToString(sum[:])}
+	record := Record{Time: b.o.Now(), Machine: req.Machine, Remote: remote, Result: Released, EvidenceDigest: hex.EncodeToString(sum[:])}
 	if !machineName.MatchString(req.Machine) {
 		record.Machine = "" // it may be anything
 	}
-	answer, err := b.decide(key, spki, req, &record)
-	if err != nil {
-		record.Result, record.Code, record.Reason = Refused, string(fault.BrokerInternal), err.Error()
-		if refused, ok := errors.AsType[*fault.Fault](err); ok {
-			record.Code, record.Reason = refused.Codes(), refused.Message
+	policy, evidence, err := b.examine(key, spki, req, &record)
+	var answer *releaseAnswer
+	logErr := b.o.Vault.locked(func(l *ledger) error {
+		if err == nil {
+			answer, err = l.give(policy, evidence, req.Machine, &record)
 		}
+		if err != nil {
+			record.Result, record.Admission, record.Code, record.Reason = Refused, nil, string(fault.BrokerInternal), err.Error()
+			if refused, ok := errors.AsType[*fault.Fault](err); ok {
+				record.Code, record.Reason = refused.Codes(), refused.Message
+			}
+		}
+		_, logErr := l.append(record)
+		return logErr
+	})
+	if broken, ok := errors.AsType[*fault.Fault](logErr); ok {
+		b.o.Log.Error("nothing is released", "machine", record.Machine, "remote", remote, "code", broken.Code, "reason", broken.Reason())
+		return nil, broken
 	}
-	if logErr := b.o.Vault.log(record); logErr != nil {
+	if logErr != nil {
 		return nil, fmt.Errorf("the decision cannot be logged, so nothing is released: %w", logErr)
 	}
 	b.o.Log.Info("release", "machine", record.Machine, "remote", remote, "result", record.Result, "code", record.Code, "reason", record.Reason)
 	if u := record.Unproven; u.Words != "" {
 		b.o.Log.Warn("the policy does not prove which code runs", "policy_version", record.PolicyVersion, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 	}
-	return answer, err
-}
-
-func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Record) (*releaseAnswer, error) {
-	policy, err := b.policy()
 	if err != nil {
 		return nil, err
+	}
+	return answer, nil
+}
+
+// examine gives the policy, and the evidence if it is good and names a key to encrypt to.
+func (b *Broker) examine(key string, spki []byte, req releaseRequest, record *Record) (*attest.SignedPolicy, *attest.Evidence, error) {
+	policy, err := b.policy()
+	if err != nil {
+		return nil, nil, err
 	}
 	record.PolicyVersion, record.Unproven = policy.Version, policy.Forced()
 	evidence, err := b.appraise(policy, key, spki, req, true)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	id, err := identityOf(evidence)
+	if err != nil {
+		return nil, nil, err
+	}
+	record.Identity = &id
+	return policy, evidence, nil
+}
+
+// give gives the credential to a machine whose evidence is good, if it is the one that was
+// admitted. What that changes goes into the record.
+func (l *ledger) give(policy *attest.SignedPolicy, evidence *attest.Evidence, machine string, record *Record) (*releaseAnswer, error) {
+	if kept := l.head.State.Policy; kept == nil || !kept.Is(policy.ID()) {
+		return nil, fault.Errorf(fault.BrokerBusy, "the policy was exchanged while the evidence was appraised; ask again")
 	}
 	public, err := kem().NewPublicKey(evidence.ReleaseKey)
 	if err != nil {
 		return nil, fault.Errorf(fault.BrokerKey, "the evidence names no key to which a credential can be encrypted")
 	}
-	credential, err := b.o.Vault.credential(req.Machine)
+	if err := l.mayHave(machine); err != nil {
+		return nil, err
+	}
+	becomes, err := l.admits(machine, *record.Identity, &policy.Policy)
+	if refused, ok := errors.AsType[*fault.Fault](err); ok {
+		refused.Message += fmt.Sprintf("; if it is the right one, admit it at the broker with holdfast broker admit %s --request %d, and restart it", machine, l.head.Number+1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if was, known := l.head.State.Machines[machine]; !known || was != becomes {
+		record.Admission = &becomes
+	}
+	credential, err := l.v.credential(machine)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(credential)
-	sealed, err := hpke.Seal(public, kdf(), aead(), info(req.Machine, evidence.Nonce), credential)
+	sealed, err := hpke.Seal(public, kdf(), aead(), info(machine, evidence.Nonce), credential)
 	if err != nil {
 		return nil, err
 	}
@@ -261,13 +239,20 @@ func (b *Broker) appraise(policy *attest.SignedPolicy, key string, spki []byte, 
 	if err != nil {
 		return nil, fault.Errorf(fault.BrokerRequest, "%s", err.Error())
 	}
-	if !b.take(evidence.Nonce, key) {
-		return nil, fault.Errorf(fault.BrokerNonce, "the evidence's nonce is not one that was given to this connection within the last minute, or was used already")
+	if !b.nonces.good(b.o.Now(), evidence.Nonce, key) {
+		return nil, badNonce()
+	}
+	own, err := b.o.Vault.endorsements()
+	if err != nil {
+		return nil, err
 	}
 	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
-		At: b.o.Now(), Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Signed: policy, Roots: b.o.Roots})
+		At: b.o.Now(), Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Signed: policy, Endorsements: own, Roots: b.o.Roots})
 	if err := policy.Accept(verdict); err != nil {
 		return nil, fault.Decoded(cmp.Or(verdict.Against(), string(fault.BrokerEvidence)), err.Error())
+	}
+	if err := b.nonces.use(b.o.Now(), evidence.Nonce, key); err != nil {
+		return nil, err
 	}
 	return evidence, nil
 }

@@ -69,8 +69,10 @@ func TestBrokerRefusesCapped(t *testing.T) {
 			collector := s.platform.Collector()
 			collector.Measurements = tt.told(c)
 			s.client.Collect = collector.Collect
+			version := uint64(1)
 			for name, change := range policies {
-				s.setPolicy(t, change)
+				version++
+				s.setPolicy(t, func(p *attest.Policy) { change(p); p.Version = version })
 				s.refuses(t, tt.code)
 				if name == "with PCR 14" && len(tt.after) > 0 {
 					continue // other values than the reference's

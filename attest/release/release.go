@@ -18,8 +18,12 @@ import (
 
 // Sealed releases a credential from the machine's own TPM.
 type Sealed struct {
-	TPM            seal.TPM
+	TPM seal.TPM
+	// Blob is the sealed credential; or Bound is, and VolumeKey opens it together with the
+	// TPM.
 	Blob           *seal.Blob
+	Bound          *seal.Bound
+	VolumeKey      []byte
 	Authorizations []seal.Authorization
 }
 
@@ -27,7 +31,11 @@ type Sealed struct {
 // released to, such as "release 1.2.0".
 // Errors: a [*fault.Fault].
 func (s *Sealed) Release(context.Context) (credential []byte, to string, err error) {
-	credential, to, err = seal.Unseal(s.TPM, s.Blob, s.Authorizations)
+	if s.Bound != nil {
+		credential, to, err = seal.UnsealBound(s.TPM, s.Bound, s.VolumeKey, s.Authorizations)
+	} else {
+		credential, to, err = seal.Unseal(s.TPM, s.Blob, s.Authorizations)
+	}
 	if _, known := errors.AsType[*fault.Fault](err); err != nil && !known {
 		err = fault.Wrapf(fault.TPMFailed, err, "the TPM failed")
 	}

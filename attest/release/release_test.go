@@ -47,6 +47,8 @@ type site struct {
 	now      func() time.Time
 	cert     tls.Certificate
 	measured tpm.Measurement
+	tpmDir   string // of the machine
+	rate     int    // of requests by one address in a minute
 	// reference is what the machine has booted and measured.
 	reference tpm.Reference
 }
@@ -84,9 +86,9 @@ func certificate(t *testing.T) tls.Certificate {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{dir: filepath.Join(t.TempDir(), "vault"), cert: certificate(t), now: time.Now}
+	s := &site{dir: filepath.Join(t.TempDir(), "vault"), cert: certificate(t), now: time.Now, tpmDir: t.TempDir(), rate: 1000}
 	var err error
-	if s.platform, err = simulation.Boot(t.TempDir(), nil); err != nil {
+	if s.platform, err = simulation.Boot(s.tpmDir, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.platform.Close() })
@@ -108,7 +110,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s.setPolicy(t, func(*attest.Policy) {})
-	if err := s.vault.Add("hsm-1", []byte(pin)); err != nil {
+	if err := errors.Join(s.vault.Add("hsm-1", []byte(pin)), s.vault.Admit("hsm-1", release.Admission{First: true})); err != nil {
 		t.Fatal(err)
 	}
 	s.serve(t)
@@ -141,18 +143,43 @@ func (s *site) setPolicy(t *testing.T, change func(*attest.Policy)) {
 	}
 }
 
+// decisions are the records of releases and refusals.
+func (s *site) decisions(t *testing.T) (list []release.Record) {
+	t.Helper()
+	if err := s.vault.Log(func(r release.Record) error {
+		if r.Result == release.Released || r.Result == release.Refused {
+			list = append(list, r)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// reopen opens the vault as another process does, and serves it.
+func (s *site) reopen(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.vault, err = release.FindVault(s.dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	s.serve(t)
+}
+
 // serve starts a broker over the vault, as after a restart.
 func (s *site) serve(t *testing.T) {
 	t.Helper()
 	b := release.NewBroker(release.BrokerOptions{Vault: s.vault, Log: slog.New(slog.NewTextHandler(s, nil)),
-		Now: func() time.Time { return s.now() }, Roots: s.platform.Roots(), Rate: 1e6})
+		Now: func() time.Time { return s.now() }, Roots: s.platform.Roots(), Rate: s.rate})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.wire = &recorder{Listener: l}
+	wire := &recorder{Listener: l}
+	s.wire = wire
 	server := b.Server(s.cert)
-	go func() { _ = server.ServeTLS(s.wire, "", "") }()
+	go func() { _ = server.ServeTLS(wire, "", "") }()
 	t.Cleanup(func() { _ = server.Close() })
 	s.client = &release.FromBroker{URL: "https://" + l.Addr().String(), Pin: release.Pin(s.cert.Leaf), Machine: "hsm-1", Collect: s.collector().Collect}
 }
@@ -253,10 +280,7 @@ func TestBroker(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	var records []release.Record
-	if err := s.vault.Log(func(r release.Record) error { records = append(records, r); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	records := s.decisions(t)
 	if len(records) != 3 || records[0].Result != release.Released || records[0].Machine != "hsm-1" || records[0].PolicyVersion != 1 || len(records[0].EvidenceDigest) != 64 {
 		t.Errorf("the log has %+v", records)
 	}
@@ -450,7 +474,7 @@ func TestVault(t *testing.T) {
 	if err := v.Add("a", []byte(pin)); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := v.Machines(); err != nil || len(m) != 1 || m["a"] {
+	if m, err := v.Machines(); err != nil || len(m) != 1 || m[0].Name != "a" || m[0].Stopped {
 		t.Errorf("machines: %v, %v", m, err)
 	}
 	if _, err := v.Policy(); !errors.Is(err, fs.ErrNotExist) {
@@ -514,7 +538,7 @@ func TestLogOutlivesStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = file.WriteString("{\"time\":\"20\n")
+	_, err = file.WriteString("{\"number\":5,\"prev\":\"20") // without an end, as of a crash
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -530,8 +554,10 @@ func TestLogOutlivesStrangers(t *testing.T) {
 	}
 	s.releases(t)
 	var results []string
-	err = s.vault.Log(func(r release.Record) error { results = append(results, r.Result); return nil })
-	if got := strings.Join(results, " "); got != "released refused released" || err == nil || !strings.Contains(err.Error(), "line 2 is damaged") {
-		t.Errorf("the log has %s, %v", got, err)
+	for _, r := range s.decisions(t) {
+		results = append(results, r.Result)
+	}
+	if got := strings.Join(results, " "); got != "released refused released" {
+		t.Errorf("the log has %s", got)
 	}
 }

@@ -35,6 +35,9 @@ func (b *Broker) state(remote, key string, spki []byte, req releaseRequest) (*st
 	if err := b.o.Vault.has(req.Machine); err != nil {
 		return nil, err
 	}
+	if err := b.o.Vault.isAdmitted(req.Machine, evidence, &policy.Policy); err != nil {
+		return nil, err
+	}
 	known, err := b.o.Vault.know(req.Machine, evidence.State, b.o.Now().UTC().Truncate(time.Millisecond))
 	if err != nil {
 		return nil, err

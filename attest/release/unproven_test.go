@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
@@ -82,7 +83,18 @@ func TestBrokerRefusesUnproven(t *testing.T) {
 			}
 			s.releases(t) // by the one before
 
+			// A former release has installed it, and had no signed log.
+			for _, name := range []string{"log-key", "log-head", "releases.jsonl"} {
+				if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if err := os.WriteFile(filepath.Join(s.dir, "policy.json"), file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s.reopen(t)
+			s.refuses(t, "E_BROKER_LOG")
+			if _, err := s.vault.BeginLog(release.Beginning{By: "a test", Reason: "an upgrade", First: true, Now: time.Now()}); err != nil {
 				t.Fatal(err)
 			}
 			if p, err := s.vault.Policy(); !errors.Is(err, attest.ErrUnproven) {
@@ -108,10 +120,7 @@ func TestBrokerRefusesUnproven(t *testing.T) {
 			s.releases(t)
 			s.client.Machine = "nobody"
 			s.refuses(t, "E_BROKER_MACHINE")
-			var last []release.Record
-			if err := s.vault.Log(func(r release.Record) error { last = append(last, r); return nil }); err != nil {
-				t.Fatal(err)
-			}
+			last := s.decisions(t)
 			gaps := weak.Gaps()
 			for i, r := range last {
 				forced := i >= len(last)-2

@@ -3,7 +3,6 @@ package release
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +15,8 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/go-json-experiment/json"
 
 	"holdfast/appliance/fault"
-	"holdfast/attest"
 	"holdfast/attest/privatefile"
 )
 
@@ -30,7 +27,11 @@ type Vault struct {
 	dir      string
 	identity string // file of the age identity
 
-	mu sync.Mutex // over the log
+	// Person does what is changed, for the log; empty for a program.
+	Person string
+
+	mu   sync.Mutex // over what follows, and the files
+	seen seen
 }
 
 // ValidMachine says whether a machine may be called so: 1 to 64 letters, digits, '.',
@@ -46,8 +47,8 @@ const (
 	stoppedSuffix    = ".stopped"
 	allStopped       = "all.stopped"
 	policyFile       = "policy.json"
+	policyNextFile   = "policy-next.json"
 	policyKeyFile    = "policy-key"
-	logFile          = "releases.jsonl"
 )
 
 // CreateVault makes a vault and its identity, neither of which may be there. The
@@ -75,7 +76,8 @@ func CreateVault(dir, identity string) (*Vault, error) {
 		_ = os.Remove(v.path(credentialDir)) // so that another attempt can be made
 		return nil, err
 	}
-	return v, nil
+	_, err = v.BeginLog(Beginning{Now: time.Now(), Reason: "the broker was made"})
+	return v, err
 }
 
 // FindVault opens a vault that is there; [fs.ErrNotExist] if there is none. It
@@ -107,6 +109,10 @@ func newVault(dir, identity string) *Vault {
 	}
 	return &Vault{dir: dir, identity: identity}
 }
+
+// CheckLog says why the log cannot be used, without which nothing is released or changed.
+// Errors: fault.BrokerLog.
+func (v *Vault) CheckLog() error { return v.locked(func(*ledger) error { return nil }) }
 
 // CheckIdentity says why the identity cannot be used, without which nothing can
 // be released or added.
@@ -168,19 +174,30 @@ func (v *Vault) Add(machine string, credential []byte) error {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return fmt.Errorf("machine %q: %w", machine, err)
 	}
-	if err := writeFile(v.path(credentialDir, machine+credentialSuffix), out.Bytes()); err != nil {
-		return err
-	}
-	return remove(v.path(credentialDir, machine+stoppedSuffix))
+	return v.locked(func(l *ledger) error {
+		if err := writeFile(v.path(credentialDir, machine+credentialSuffix), out.Bytes()); err != nil {
+			return err
+		}
+		if _, err := l.append(l.v.done(Added, machine)); err != nil {
+			return err
+		}
+		return remove(v.path(credentialDir, machine+stoppedSuffix))
+	})
+}
+
+// done is the record of what a person did.
+func (v *Vault) done(result, machine string) Record {
+	return Record{Time: time.Now(), Machine: machine, Result: result, By: v.Person}
 }
 
 const maxCredential = 4096
 
 // Stop has the broker release nothing to the machine any more, or nothing to
-// anybody if machine is "". It holds until Add, or Resume, is called.
+// anybody if machine is "". It holds until Add, or Resume, is called. It acts also where
+// it cannot be put on record, which is an error nevertheless.
 func (v *Vault) Stop(machine string) error {
 	if machine == "" {
-		return writeFile(v.path(allStopped), nil)
+		return v.stop(v.path(allStopped), machine)
 	}
 	if !machineName.MatchString(machine) {
 		return fmt.Errorf("machine %q: there is none of that name", machine)
@@ -188,14 +205,45 @@ func (v *Vault) Stop(machine string) error {
 	if _, err := os.Stat(v.path(credentialDir, machine+credentialSuffix)); err != nil {
 		return fmt.Errorf("machine %q: there is none of that name", machine)
 	}
-	return writeFile(v.path(credentialDir, machine+stoppedSuffix), nil)
+	return v.stop(v.path(credentialDir, machine+stoppedSuffix), machine)
+}
+
+func (v *Vault) stop(file, machine string) error {
+	if err := writeFile(file, nil); err != nil {
+		return err
+	}
+	err := v.locked(func(l *ledger) error {
+		_, err := l.append(v.done(Revoked, machine))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("nothing is released any more, but that is not on record: %w", err)
+	}
+	return nil
 }
 
 // Resume takes back a Stop of everything.
-func (v *Vault) Resume() error { return remove(v.path(allStopped)) }
+func (v *Vault) Resume() error {
+	return v.locked(func(l *ledger) error {
+		if _, err := l.append(v.done(Resumed, "")); err != nil {
+			return err
+		}
+		return remove(v.path(allStopped))
+	})
+}
 
 // Stopped says whether releases to everybody are stopped.
-func (v *Vault) Stopped() (bool, error) { return exists(v.path(allStopped)) }
+func (v *Vault) Stopped() (bool, error) {
+	stopped, err := exists(v.path(allStopped))
+	if err != nil || stopped {
+		return stopped, err
+	}
+	err = v.locked(func(l *ledger) error {
+		stopped = l.head.State.AllStopped
+		return nil
+	})
+	return stopped, err
+}
 
 func exists(path string) (bool, error) {
 	_, err := os.Stat(path)
@@ -205,20 +253,27 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// credential gives a machine's credential. Errors: [*fault.Fault].
-func (v *Vault) credential(machine string) ([]byte, error) {
-	if !machineName.MatchString(machine) {
-		return nil, fault.Errorf(fault.BrokerMachine, "there is no credential for a machine of that name")
+// mayHave says why a machine of that name gets nothing, whichever it is. Errors:
+// [*fault.Fault].
+func (l *ledger) mayHave(machine string) error {
+	v := l.v
+	if err := v.has(machine); err != nil {
+		return err
 	}
 	for _, stop := range []string{v.path(allStopped), v.path(credentialDir, machine+stoppedSuffix)} {
 		stopped, err := exists(stop)
 		if err != nil {
-			return nil, err // not knowing is no permission
+			return err // not knowing is no permission
 		}
-		if stopped {
-			return nil, fault.Errorf(fault.BrokerStopped, "releases are stopped")
+		if stopped || l.head.State.stopped(machine) {
+			return fault.Errorf(fault.BrokerStopped, "releases are stopped")
 		}
 	}
+	return nil
+}
+
+// credential gives a machine's credential. Errors: [*fault.Fault].
+func (v *Vault) credential(machine string) ([]byte, error) {
 	sealed, err := os.ReadFile(v.path(credentialDir, machine+credentialSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Errorf(fault.BrokerMachine, "there is no credential for a machine of that name")
@@ -242,146 +297,87 @@ func (v *Vault) credential(machine string) ([]byte, error) {
 	return credential, nil
 }
 
-// SetPolicy installs a signed policy. It takes no policy that [attest.OpenPolicy]
-// refuses, no lower version in place of a higher one, and no other key than that of
-// the first.
-func (v *Vault) SetPolicy(file []byte, key ed25519.PublicKey) error {
-	next, err := attest.OpenPolicy(file, key)
-	if err != nil {
-		return err
-	}
-	now, err := v.policy(attest.ReadPolicy) // one that is refused now can be replaced
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err == nil {
-		if old, err := os.ReadFile(v.path(policyKeyFile)); err != nil || !bytes.Equal(old, key) {
-			return errors.Join(err, fmt.Errorf("policy: it is signed by key %s, and the broker's is another; remove %s to change that", attest.KeyID(key), v.path(policyKeyFile)))
-		}
-		if next.Version < now.Version {
-			return fmt.Errorf("policy: version %d is older than %d, which the broker has", next.Version, now.Version)
-		}
-	}
-	if err := writeFile(v.path(policyKeyFile), key); err != nil {
-		return err
-	}
-	return writeFile(v.path(policyFile), file)
-}
-
-// Policy gives the policy in force. Errors: [fs.ErrNotExist] if there is none;
-// [attest.ErrUnproven] if it does not prove the code, as one that was installed
-// before that was asked for.
-func (v *Vault) Policy() (*attest.SignedPolicy, error) { return v.policy(attest.OpenPolicy) }
-
-// policy gives the policy that open takes.
-func (v *Vault) policy(open func([]byte, ed25519.PublicKey) (*attest.SignedPolicy, error)) (*attest.SignedPolicy, error) {
-	key, err := os.ReadFile(v.path(policyKeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("broker: policy key: %w", err)
-	}
-	if len(key) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("broker: %s is damaged", v.path(policyKeyFile))
-	}
-	file, err := os.ReadFile(v.path(policyFile))
-	if err != nil {
-		return nil, fmt.Errorf("broker: policy: %w", err)
-	}
-	return open(file, key)
-}
-
-// Record is one line of the log: who asked, and what came of it.
-type Record struct {
-	Time    time.Time `json:"time"`
-	Machine string    `json:"machine"`
-	Remote  string    `json:"remote"`
-	// Result is released or refused; Code and Reason say why not.
-	Result string `json:"result"`
-	Code   string `json:"code,omitempty"`
-	Reason string `json:"reason,omitempty"`
-	// EvidenceDigest is the SHA-256 of the evidence file, in hexadecimal.
-	EvidenceDigest string `json:"evidence_sha256,omitempty"`
-	PolicyVersion  uint64 `json:"policy_version,omitempty"`
-	// Unproven says why the policy was used though it does not prove the code; empty
-	// if it does.
-	attest.Unproven
-}
-
-// The results in the log.
-const (
-	Released = "released"
-	Refused  = "refused"
-)
-
 // maxReason bounds a reason in the log, in bytes: evidence that a stranger made
 // has a say in it.
 const maxReason = 4096
 
-// log writes a record, durably.
-func (v *Vault) log(r Record) error {
-	r.Reason = strings.ToValidUTF8(r.Reason[:min(len(r.Reason), maxReason)], "")
-	line, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	f, err := os.OpenFile(v.path(logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(line, '\n'))
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// Log gives the records, oldest first, to the function. A line that is damaged
-// is left out, and the error says so in the end.
+// Log gives the records, oldest first, to the function. The error says in the end which
+// lines could not be read. It verifies nothing: that is [VerifyLog].
 func (v *Vault) Log(each func(Record) error) error {
 	f, err := os.Open(v.path(logFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("broker: log: %w", err)
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
-	var damaged error // a crash leaves half a line; the others are to be seen
-	for n := 1; lines.Scan(); n++ {
-		var r Record
-		if err := decode(lines.Bytes(), &r); err != nil {
-			if damaged == nil {
-				damaged = fmt.Errorf("broker: %s line %d is damaged; read it by eye: %w", f.Name(), n, err)
-			}
-			continue
+	in := bufio.NewReader(f)
+	var damaged error // what can be read is to be seen
+	for n := 1; ; n++ {
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) && len(line) == 0 {
+			return damaged
 		}
-		if err := each(r); err != nil {
-			return err
+		var r Record
+		bad := err
+		if bad == nil {
+			bad = openLine(ofRecord, line, nil, &r)
+		}
+		if bad != nil && damaged == nil {
+			damaged = fmt.Errorf("broker: %s line %d is damaged; read it by eye: %w", f.Name(), n, bad)
+		}
+		if err != nil {
+			return damaged
+		}
+		if bad == nil {
+			if err := each(r); err != nil {
+				return err
+			}
 		}
 	}
-	return errors.Join(damaged, lines.Err())
 }
 
-// Machines gives the names, and whether releases to them are stopped.
-func (v *Vault) Machines() (map[string]bool, error) {
+// names gives the machines that there is a credential for, in order.
+func (v *Vault) names() ([]string, error) {
 	entries, err := os.ReadDir(v.path(credentialDir))
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	all, err := v.Stopped()
-	if err != nil {
-		return nil, fmt.Errorf("broker: %w", err)
-	}
-	machines := map[string]bool{}
+	var names []string
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), credentialSuffix); ok {
-			stopped, err := exists(v.path(credentialDir, name+stoppedSuffix))
-			if err != nil {
-				return nil, fmt.Errorf("broker: %w", err)
-			}
-			machines[name] = stopped || all
+			names = append(names, name)
 		}
 	}
-	return machines, nil
+	return names, nil
+}
+
+// Machine is one that the broker keeps a credential for.
+type Machine struct {
+	Name    string
+	Stopped bool
+	// Admission says which machine gets it; nil if nobody said so.
+	Admission *Admission
+}
+
+// Machines gives all, by their names.
+func (v *Vault) Machines() (machines []Machine, err error) {
+	return machines, v.locked(func(l *ledger) error {
+		names, err := v.names()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			m := Machine{Name: name}
+			if a, there := l.head.State.Machines[name]; there {
+				m.Admission = &a
+			}
+			err := l.mayHave(name)
+			if m.Stopped = fault.CodeOf(err) == fault.BrokerStopped; err != nil && !m.Stopped {
+				return err
+			}
+			machines = append(machines, m)
+		}
+		return nil
+	})
 }
 
 // writeFile writes a file that only its owner may read, whole or not at all,

@@ -9,7 +9,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha512"
+	"crypto/x509"
 	"fmt"
+	"math/big"
 	"os"
 	"sync"
 	"time"
@@ -37,6 +39,9 @@ type Platform struct {
 	// TPM is the machine's; EventLog is what its firmware measured.
 	TPM      *tpm.Device
 	EventLog []byte
+	// ModuleID is what the NitroTPM's documents name; that of all simulated machines if
+	// empty.
+	ModuleID string
 
 	process *swtpm.Process
 	signer  *sevtest.AmdSigner
@@ -124,6 +129,21 @@ func (p *Platform) Collector() *attest.Collector {
 	return &attest.Collector{Report: snp.Source{Provider: p}, TPM: p.TPM, EventLog: p.EventLog, Nitro: p.document, Now: p.now}
 }
 
+// Revoke gives a list of revocations, of one time and in force until another, by the root
+// of the machine's processor. It names the issuer of the key that signs its reports, if
+// that is asked for.
+func (p *Platform) Revoke(at, until time.Time, issuer bool) ([]byte, error) {
+	list := &x509.RevocationList{Number: big.NewInt(at.Unix()), ThisUpdate: at, NextUpdate: until, SignatureAlgorithm: x509.SHA384WithRSAPSS}
+	if issuer {
+		list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: p.signer.Asvk.SerialNumber, RevocationTime: at}}
+	}
+	root := *p.signer.Ark
+	if root.SubjectKeyId == nil { // which the double leaves out
+		root.SubjectKeyId = []byte{1}
+	}
+	return x509.CreateRevocationList(rand.Reader, list, &root, p.signer.Keys.Ark)
+}
+
 // GetRawQuoteAtLevel implements [snp.Provider]: a report as EC2's are, and the
 // certificates that go with it.
 func (p *Platform) GetRawQuoteAtLevel(reportData [64]byte, vmpl uint) ([]byte, error) {
@@ -166,7 +186,7 @@ func (p *Platform) document(userData, nonce []byte) (document []byte, err error)
 	}
 	err = p.TPM.Do(func(t transport.TPM) (err error) {
 		withAWS := &nitrotest.TPM{Authority: p.aws, Inner: t, Document: func() (nitro.Document, error) {
-			return nitro.Document{Time: p.now(), PCRs: pcrs}, nil
+			return nitro.Document{ModuleID: p.ModuleID, Time: p.now(), PCRs: pcrs}, nil
 		}}
 		document, err = nitro.Request(withAWS, userData, nonce, nil)
 		return err

@@ -31,7 +31,10 @@ type Kind struct {
 	Roots *Roots
 }
 
-var _ processor.Kind = Kind{}
+var (
+	_ processor.Kind    = Kind{}
+	_ processor.Revoker = Kind{}
+)
 
 // Name implements [processor.Kind].
 func (Kind) Name() string { return Name }
@@ -72,12 +75,17 @@ func (k Kind) Verify(s *appraisal.Sheet, r processor.Report, p processor.Policy,
 		s.Answer(checkFormat, err)
 		return
 	}
-	Verify(s, e, *policy, Expectation{ReportData: x.Data, At: x.At, Roots: k.Roots})
+	Verify(s, e, *policy, Expectation{ReportData: x.Data, At: x.At, Revocations: x.Revocations, Roots: k.Roots})
+}
+
+// ReadRevocations implements [processor.Revoker].
+func (k Kind) ReadRevocations(der []byte) (*x509.RevocationList, error) {
+	return ReadRevocations(der, k.Roots)
 }
 
 // The place of the report data in a report, in bytes (AMD 56860, table 23).
 const (
-	dataBegins = 0x50
+	dataBegins = atData
 	dataEnds   = dataBegins + processor.DataSize
 )
 

@@ -16,10 +16,15 @@ type Policy struct {
 	// AllowVCEK accepts reports signed by a chip's own key. On shared hosts that
 	// key can be forged for old chips; on Dedicated Hosts there is no other.
 	AllowVCEK bool `json:"allow_vcek"`
+	// ChipIDs are the chips whose own keys are accepted, in lower-case hexadecimal, as
+	// long as the product line has them. Without any, each chip that AMD has made passes,
+	// wherever it stands.
+	ChipIDs []string `json:"chip_ids,omitempty"`
 	// CSPIDs are the cloud providers, as VLEKs name them, that may vouch for the
 	// host.
 	CSPIDs []string `json:"csp_ids"`
-	// MinimumTCB are the floors by product line; a product without one is refused.
+	// MinimumTCB are the floors by product line, each part of a TCB that the line has; a
+	// product without one is refused.
 	MinimumTCB map[string]TCB `json:"minimum_tcb"`
 	// MinimumReportVersion is 3 or more where it must show that the host checked
 	// its memory for aliases (BadRAM, AMD-SB-3015).
@@ -27,7 +32,8 @@ type Policy struct {
 	// RequireCommittedFirmware refuses firmware that the host may still roll
 	// back. AWS runs such firmware for a while after each update.
 	RequireCommittedFirmware bool `json:"require_committed_firmware"`
-	// RequireCRL refuses evidence that comes without AMD's list of revocations.
+	// RequireCRL refuses evidence where the verifier has no list of revocations of AMD's
+	// of its own that is in force.
 	RequireCRL bool `json:"require_crl"`
 	// Measurements are the launch measurements that are known, by name; with none
 	// the measurement is not checked.
@@ -35,6 +41,10 @@ type Policy struct {
 	// HostData is the HOST_DATA that must be in the report, 64 hexadecimal digits;
 	// not checked if empty.
 	HostData string `json:"host_data,omitempty"`
+	// RefuseUnknown refuses a report that says what this program does not know. It is for
+	// who would rather stand still than trust new firmware: an update of the host's may
+	// bring such a report at any time.
+	RefuseUnknown bool `json:"refuse_unknown,omitempty"`
 }
 
 // Reference is a reference value (RFC 9334 section 8.3) with a name for people.
@@ -69,15 +79,33 @@ func (p Policy) Validate() error {
 		bad("csp_ids: an empty name")
 	}
 	if len(p.MinimumTCB) == 0 {
-		bad("minimum_tcb: name a floor for each product line in use, Milan or Genoa")
+		bad("minimum_tcb: name a floor for each product line in use, of %s", known())
 	}
-	for _, line := range slices.Sorted(maps.Keys(p.MinimumTCB)) {
-		if line != "Milan" && line != "Genoa" {
-			bad("minimum_tcb: product %q is not supported; Milan and Genoa are", line)
+	var lines []*product
+	for _, name := range slices.Sorted(maps.Keys(p.MinimumTCB)) {
+		line := productNamed(name)
+		if line == nil {
+			bad("minimum_tcb: product %q is not supported; %s are", name, known())
+			continue
+		}
+		lines = append(lines, line)
+		if err := line.checkFloor(p.MinimumTCB[name]); err != nil {
+			bad("minimum_tcb: %w", err)
 		}
 	}
-	if p.MinimumReportVersion < 2 || p.MinimumReportVersion > 5 {
-		bad("minimum_report_version: %d is not between 2 and 5", p.MinimumReportVersion)
+	if len(p.ChipIDs) > 0 && !p.AllowVCEK {
+		bad("chip_ids: chips are named by keys of their own, which allow_vcek must allow; a cloud provider's key names none")
+	}
+	for i, id := range p.ChipIDs {
+		if err := checkChipID(id, lines); err != nil {
+			bad("chip_ids: %w", err)
+		}
+		if slices.Contains(p.ChipIDs[:i], id) {
+			bad("chip_ids: %s is named twice", id)
+		}
+	}
+	if p.MinimumReportVersion < oldestVersion || p.MinimumReportVersion > newestVersion {
+		bad("minimum_report_version: %d is not between %d and %d", p.MinimumReportVersion, oldestVersion, newestVersion)
 	}
 	for _, m := range p.Measurements {
 		if b, err := hex.DecodeString(m.Value); err != nil || len(b) != 48 || m.Name == "" || m.Value != strings.ToLower(m.Value) {
@@ -88,4 +116,18 @@ func (p Policy) Validate() error {
 		bad("host_data: give 64 hexadecimal digits, or nothing")
 	}
 	return errors.Join(errs...)
+}
+
+// Gaps implements [processor.Policy].
+func (p Policy) Gaps() (gaps []string) {
+	if p.AllowVCEK && len(p.ChipIDs) == 0 {
+		gaps = append(gaps, "sev_snp.chip_ids: with allow_vcek and without them any AMD chip in the world passes; name the chips of your hosts")
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.MinimumTCB)) {
+		if line := productNamed(name); line != nil && p.MinimumTCB[name].SNP < line.least {
+			gaps = append(gaps, fmt.Sprintf("sev_snp.minimum_tcb: %s passes with firmware of the SNP level %d, and AMD asks for %d (%s): below it the host can read the machine's memory; raise \"snp\"",
+				name, p.MinimumTCB[name].SNP, line.least, line.bulletin))
+		}
+	}
+	return gaps
 }

@@ -14,22 +14,18 @@
 package snp
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/google/go-sev-guest/abi"
-	"github.com/google/go-sev-guest/kds"
 	"github.com/google/go-sev-guest/verify/trust"
 )
 
-// The limits of what is parsed, in bytes.
-const (
-	reportBytes = abi.ReportSize // 1184, exactly
-	maxVEK      = 8 << 10
-	maxCRL      = 1 << 20
-)
+// maxVEK is the size of the largest certificate of a key, in bytes.
+const maxVEK = 8 << 10
 
 // Evidence is what the platform says.
 type Evidence struct {
@@ -53,16 +49,17 @@ func SimulatedRoots(line string, certs *trust.ProductCerts) *Roots {
 	return &Roots{map[string]*trust.ProductCerts{line: certs}}
 }
 
-// amdRoots are AMD's for Milan and Genoa, as the library carries them: the root
-// (ARK) and both intermediates, ASK for VCEKs and ASVK for VLEKs.
+// amdRoots are AMD's, as the library carries them: the root (ARK) and both
+// intermediates, ASK for VCEKs and ASVK for VLEKs.
 var amdRoots = sync.OnceValues(func() (*Roots, error) {
 	roots := &Roots{map[string]*trust.ProductCerts{}}
 	for line, bundles := range map[string][2][]byte{
 		"Milan": {trust.AskArkMilanVcekBytes, trust.AskArkMilanVlekBytes},
 		"Genoa": {trust.AskArkGenoaVcekBytes, trust.AskArkGenoaVlekBytes},
+		"Turin": {trust.AskArkTurinVcekBytes, trust.AskArkTurinVlekBytes},
 	} {
 		var vcek, vlek trust.ProductCerts
-		if err := errors.Join(vcek.FromKDSCertBytes(bundles[0]), vlek.FromKDSCertBytes(bundles[1])); err != nil {
+		if err := errors.Join(vcek.FromKDSCertBytes(bytes.TrimSpace(bundles[0])), vlek.FromKDSCertBytes(bytes.TrimSpace(bundles[1]))); err != nil {
 			return nil, fmt.Errorf("AMD's certificates for %s: %w", line, err)
 		}
 		if !vcek.Ark.Equal(vlek.Ark) {
@@ -77,17 +74,19 @@ var amdRoots = sync.OnceValues(func() (*Roots, error) {
 })
 
 // chain gives intermediate and root for a product line and kind of key.
-func (r *Roots) chain(line string, kind abi.ReportSigner) (intermediate, root *x509.Certificate, err error) {
+func (r *Roots) chain(line string, kind signer) (intermediate, root *x509.Certificate, err error) {
 	certs := r.byLine[line]
 	if certs == nil || certs.Ark == nil {
-		return nil, nil, fmt.Errorf("no root is known for product %q: this program knows AMD's for Milan and Genoa", line)
+		return nil, nil, fmt.Errorf("no root is known for the product %s: this program knows AMD's for %s", line, known())
 	}
-	intermediate = certs.Ask
-	if kind == abi.VlekReportSigner {
+	switch kind {
+	case vcek:
+		intermediate = certs.Ask
+	case vlek:
 		intermediate = certs.Asvk
 	}
 	if intermediate == nil {
-		return nil, nil, fmt.Errorf("no intermediate certificate for %v is known for product %q", kind, line)
+		return nil, nil, fmt.Errorf("no intermediate certificate is known for product %s and a key that is %v", line, kind)
 	}
 	return intermediate, certs.Ark, nil
 }
@@ -113,43 +112,16 @@ func Collect(p Provider, reportData [64]byte) (*Evidence, error) {
 	if err := table.Unmarshal(raw[reportBytes:]); err != nil {
 		return nil, fmt.Errorf("SEV-SNP report: certificate table: %w", err)
 	}
-	info, err := abi.ReportSignerInfo(e.Report)
+	r, err := readReport(e.Report)
 	if err != nil {
 		return nil, fmt.Errorf("SEV-SNP report: %w", err)
 	}
-	signer, err := abi.ParseSignerInfo(info)
-	if err != nil {
-		return nil, fmt.Errorf("SEV-SNP report: %w", err)
-	}
-	guid := abi.VcekGUID
-	if signer.SigningKey == abi.VlekReportSigner {
-		guid = abi.VlekGUID
+	guid := map[signer]string{vcek: abi.VcekGUID, vlek: abi.VlekGUID}[r.kind]
+	if guid == "" {
+		return nil, fmt.Errorf("SEV-SNP report: it is signed by a key that is %v; this program knows VCEK and VLEK", r.kind)
 	}
 	if e.VEK, err = table.GetByGUIDString(guid); err != nil {
-		return nil, fmt.Errorf("SEV-SNP report: it is signed by a %v, whose certificate the host does not give: %w", signer.SigningKey, err)
+		return nil, fmt.Errorf("SEV-SNP report: it is signed by a %v, whose certificate the host does not give: %w", r.kind, err)
 	}
 	return e, nil
-}
-
-// TCB is a version of the platform's trusted computing base: security patch
-// levels (AMD 56860, section 2.2). Each counts for itself.
-type TCB struct {
-	Bootloader uint8 `json:"bootloader"`
-	TEE        uint8 `json:"tee"`
-	SNP        uint8 `json:"snp"`
-	Microcode  uint8 `json:"microcode"`
-}
-
-func tcbOf(v uint64) TCB {
-	p := kds.DecomposeTCBVersion(kds.TCBVersion(v))
-	return TCB{p.BlSpl, p.TeeSpl, p.SnpSpl, p.UcodeSpl}
-}
-
-func (t TCB) String() string {
-	return fmt.Sprintf("bootloader %d, TEE %d, SNP %d, microcode %d", t.Bootloader, t.TEE, t.SNP, t.Microcode)
-}
-
-// below says whether any part is lower than the floor's.
-func (t TCB) below(floor TCB) bool {
-	return t.Bootloader < floor.Bootloader || t.TEE < floor.TEE || t.SNP < floor.SNP || t.Microcode < floor.Microcode
 }

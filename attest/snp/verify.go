@@ -2,20 +2,13 @@ package snp
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
-
-	"github.com/google/go-sev-guest/abi"
-	"github.com/google/go-sev-guest/kds"
-	pb "github.com/google/go-sev-guest/proto/sevsnp"
-	"github.com/google/go-sev-guest/verify"
-	"github.com/google/go-sev-guest/verify/trust"
 
 	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
@@ -41,13 +34,15 @@ var (
 	checkFirmware    = appraisal.Question{Code: fault.SNPFirmware, Name: "The platform does not run older firmware than it is committed to."}
 	checkPlatform    = appraisal.Question{Code: fault.SNPPlatform, Name: "The host has checked that no two addresses are the same memory."}
 	checkMeasurement = appraisal.Question{Code: fault.SNPMeasurement, Name: "The machine was started with firmware that is known."}
+	checkChip        = appraisal.Question{Code: fault.SNPChip, Name: "The chip is one that the policy names."}
+	checkUnknown     = appraisal.Question{Code: fault.SNPUnknown, Name: "The report says nothing that this program does not know, if the policy asks for that."}
 	checkHostData    = appraisal.Question{Code: fault.SNPHostData, Name: "The machine was started with the host data that the policy names."}
 )
 
 // Questions are all checks of this package.
 func Questions() []appraisal.Question {
 	return []appraisal.Question{checkFormat, checkVersion, checkProduct, checkKeyKind, checkChain, checkTime, checkCRL, checkSignature, checkVEK,
-		checkCSP, checkReportData, checkDebug, checkMigration, checkVMPL, checkTCB, checkFirmware, checkPlatform, checkMeasurement, checkHostData}
+		checkCSP, checkChip, checkReportData, checkDebug, checkMigration, checkVMPL, checkTCB, checkFirmware, checkPlatform, checkMeasurement, checkHostData, checkUnknown}
 }
 
 // Expectation is what the verifier knows besides the policy.
@@ -56,32 +51,46 @@ type Expectation struct {
 	ReportData *[64]byte
 	// At is the time of the evidence, at which certificates must be valid.
 	At time.Time
+	// Revocations are AMD's lists of revocations (DER) that the verifier has of its own.
+	Revocations [][]byte
 	// Roots are those of a simulated platform; nil trusts AMD alone.
 	Roots *Roots
 }
 
 // Facts are what the report says. They are as true as the checks that passed.
 type Facts struct {
-	Version      uint32    `json:"version"`
-	Product      string    `json:"product"`
-	SignedBy     string    `json:"signed_by"`
-	CSPID        string    `json:"csp_id,omitempty"`
-	Reported     TCB       `json:"reported_tcb"`
-	Committed    TCB       `json:"committed_tcb"`
-	Current      TCB       `json:"current_tcb"`
-	Launch       TCB       `json:"launch_tcb"`
-	Firmware     string    `json:"firmware"`
-	GuestPolicy  string    `json:"guest_policy"`
-	Debug        bool      `json:"debug"`
-	PlatformInfo string    `json:"platform_info"`
-	VMPL         uint32    `json:"vmpl"`
-	Measurement  string    `json:"measurement"`
-	Release      string    `json:"release,omitempty"`
-	ReportData   string    `json:"report_data"`
-	HostData     string    `json:"host_data"`
-	ChipID       string    `json:"chip_id"`
-	VEKNotBefore time.Time `json:"vek_not_before"`
-	VEKNotAfter  time.Time `json:"vek_not_after"`
+	Version uint32 `json:"version"`
+	Product string `json:"product"`
+	// CPU is the processor's family, model and stepping; empty in reports of version 2.
+	CPU       string `json:"cpu,omitempty"`
+	SignedBy  string `json:"signed_by"`
+	CSPID     string `json:"csp_id,omitempty"`
+	Reported  TCB    `json:"reported_tcb"`
+	Committed TCB    `json:"committed_tcb"`
+	Current   TCB    `json:"current_tcb"`
+	Launch    TCB    `json:"launch_tcb"`
+	// Floor is what the policy asks of each TCB; absent if it names no floor for the
+	// product.
+	Floor        *TCB   `json:"minimum_tcb,omitempty"`
+	Firmware     string `json:"firmware"`
+	GuestPolicy  string `json:"guest_policy"`
+	Debug        bool   `json:"debug"`
+	PlatformInfo string `json:"platform_info"`
+	VMPL         uint32 `json:"vmpl"`
+	Measurement  string `json:"measurement"`
+	// MeasurementKnown says where the launch measurement was seen; empty if it is in no
+	// table of this program.
+	MeasurementKnown string    `json:"measurement_known,omitempty"`
+	Release          string    `json:"release,omitempty"`
+	ReportData       string    `json:"report_data"`
+	HostData         string    `json:"host_data"`
+	ChipID           string    `json:"chip_id"`
+	VEKNotBefore     time.Time `json:"vek_not_before"`
+	VEKNotAfter      time.Time `json:"vek_not_after"`
+	// Unknown is what was signed and this program does not know.
+	Unknown []Unknown `json:"unknown,omitempty"`
+	// Lists are the lists of revocations by the root of the report.
+	Lists []List `json:"revocation_lists,omitempty"`
 }
 
 // Verify runs all checks, each whatever the others say, and writes them and the
@@ -93,136 +102,127 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 		s.Answer(checkFormat, err)
 		return
 	}
-	// The library works on bytes of whoever made the evidence: should it panic,
-	// the evidence is refused and what was not answered stays so.
-	defer func() {
-		if r := recover(); r != nil {
-			s.Answer(checkFormat, fmt.Errorf("reading it failed: %v", r))
-		}
-	}()
 	s.Answer(checkFormat, nil)
 	v.s, v.p, v.x = s, p, x
 	v.origin()
 	v.guest()
 	v.platform()
+	v.judgeUnknown()
 	s.Fact("sev_snp", v.facts)
 }
 
-// report is one that could be read.
+// report is one that could be read, with the certificate of its key.
 type report struct {
-	*pb.Report
-	raw    []byte
-	vek    *x509.Certificate
-	crl    *x509.RevocationList
-	kind   abi.ReportSigner
-	masked bool // the chip's ID is
-	line   string
-	guestP abi.SnpPolicy
-	info   abi.SnpPlatformInfo
-	ext    *kds.Extensions
-	extErr error
-	facts  *Facts
+	*body
+	product *product // nil if it is not known
+	vek     *x509.Certificate
+	ext     *endorsement
+	extErr  error
+	crl     *x509.RevocationList
+	facts   *Facts
 
 	s *appraisal.Sheet
 	p Policy
 	x Expectation
 }
 
-func parse(e Evidence) (v *report, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			v, err = nil, fmt.Errorf("reading it failed: %v", r)
-		}
-	}()
-	if len(e.Report) != reportBytes {
-		return nil, fmt.Errorf("the report has %d bytes, not %d", len(e.Report), reportBytes)
-	}
+func parse(e Evidence) (*report, error) {
 	if len(e.VEK) == 0 || len(e.VEK) > maxVEK || len(e.CRL) > maxCRL {
 		return nil, fmt.Errorf("the key's certificate has %d bytes, of 1 to %d; the CRL %d, of at most %d", len(e.VEK), maxVEK, len(e.CRL), maxCRL)
 	}
-	v = &report{raw: e.Report}
-	if v.Report, err = abi.ReportToProto(e.Report); err != nil {
-		return nil, fmt.Errorf("the report: %w", err)
+	b, err := readReport(e.Report)
+	if err != nil {
+		return nil, err
 	}
-	// All bytes must be of known meaning: what the library reads and writes again
-	// must be what came.
-	if again, err := abi.ReportToAbiBytes(v.Report); err != nil || !bytes.Equal(again, e.Report) {
-		return nil, errors.New("the report has bytes that its version does not define")
-	}
+	v := &report{body: b}
 	if v.vek, err = x509.ParseCertificate(e.VEK); err != nil {
 		return nil, fmt.Errorf("the key's certificate, which must be in DER: %w", err)
 	}
 	if len(e.CRL) > 0 {
-		if v.crl, err = x509.ParseRevocationList(e.CRL); err != nil {
-			return nil, fmt.Errorf("the CRL, which must be in DER: %w", err)
+		if v.crl, err = parseRevocations(e.CRL); err != nil {
+			return nil, fmt.Errorf("the CRL: %w", err)
 		}
 	}
-	signer, err := abi.ParseSignerInfo(v.SignerInfo)
-	if err != nil {
-		return nil, fmt.Errorf("the report: %w", err)
+	if v.ext, v.extErr = readEndorsement(v.vek, v.kind); v.extErr == nil {
+		v.unknown = append(v.unknown, v.ext.unknown...)
 	}
-	v.kind, v.masked = signer.SigningKey, signer.MaskChipKey
-	if v.guestP, err = abi.ParseSnpPolicy(v.Policy); err != nil {
-		return nil, fmt.Errorf("the report's guest policy: %w", err)
+	if v.namesCPU() {
+		v.product = productOf(v.cpu)
+	} else if v.ext != nil {
+		v.product = v.ext.product
 	}
-	if v.info, err = abi.ParseSnpPlatformInfo(v.PlatformInfo); err != nil {
-		return nil, fmt.Errorf("the report's platform information: %w", err)
-	}
-	v.ext, v.extErr = kds.CertificateExtensions(v.vek, v.kind)
-	v.line = v.productLine()
 	v.facts = v.learn()
 	return v, nil
 }
 
-// productLine is what the report says, or before version 3 the certificate.
-func (v *report) productLine() string {
-	if v.Cpuid1EaxFms != 0 {
-		return kds.ProductLineFromFms(v.Cpuid1EaxFms)
+func (v *report) learn() *Facts {
+	f := &Facts{
+		Version: v.version, Product: v.productName(), SignedBy: v.kind.String(), Firmware: v.firmware(atCurrent).String(),
+		GuestPolicy: fmt.Sprintf("%#x", v.policy), Debug: v.policy&policyDebugs != 0, PlatformInfo: fmt.Sprintf("%#x", v.body.platform), VMPL: v.vmpl,
+		Measurement: hex.EncodeToString(v.field(atMeasurement, atHostData)), ReportData: hex.EncodeToString(v.field(atData, atMeasurement)),
+		HostData: hex.EncodeToString(v.field(atHostData, atHostData+32)), ChipID: hex.EncodeToString(v.chipID),
+		VEKNotBefore: v.vek.NotBefore.UTC(), VEKNotAfter: v.vek.NotAfter.UTC(),
+	}
+	f.MeasurementKnown = launchSeen(f.Measurement)
+	if v.namesCPU() {
+		f.CPU = v.cpu.String()
+	}
+	if p := v.product; p != nil {
+		f.Current, f.Reported = v.tcb(p, "CURRENT_TCB", atCurrentTCB), v.tcb(p, "REPORTED_TCB", atReportedTCB)
+		f.Committed, f.Launch = v.tcb(p, "COMMITTED_TCB", atCommittedTCB), v.tcb(p, "LAUNCH_TCB", atLaunchTCB)
+		if rest := v.chipID[p.chipID:]; !zero(rest) {
+			v.note("CHIP_ID", atChipID+p.chipID, hex.EncodeToString(rest))
+		}
+		v.chipID = v.chipID[:p.chipID]
+		f.ChipID = hex.EncodeToString(v.chipID)
 	}
 	if v.ext != nil {
-		return kds.ProductLineOfProductName(v.ext.ProductName)
+		f.CSPID = v.ext.csp
+	}
+	f.Unknown = v.unknown
+	return f
+}
+
+// productName is the line's name, or what the report says of the processor.
+func (v *report) productName() string {
+	switch {
+	case v.product != nil:
+		return v.product.name
+	case v.namesCPU():
+		return v.cpu.String()
 	}
 	return "unknown"
 }
 
-func (v *report) learn() *Facts {
-	f := &Facts{
-		Version: v.Version, Product: v.line, SignedBy: v.kind.String(),
-		Reported: tcbOf(v.ReportedTcb), Committed: tcbOf(v.CommittedTcb), Current: tcbOf(v.CurrentTcb), Launch: tcbOf(v.LaunchTcb),
-		Firmware:    fmt.Sprintf("%d.%d.%d", v.CurrentMajor, v.CurrentMinor, v.CurrentBuild),
-		GuestPolicy: fmt.Sprintf("%#x", v.Policy), Debug: v.guestP.Debug, PlatformInfo: fmt.Sprintf("%#x", v.PlatformInfo), VMPL: v.Vmpl,
-		Measurement: hex.EncodeToString(v.Measurement), ReportData: hex.EncodeToString(v.ReportData),
-		HostData: hex.EncodeToString(v.HostData), ChipID: hex.EncodeToString(v.ChipId),
-		VEKNotBefore: v.vek.NotBefore.UTC(), VEKNotAfter: v.vek.NotAfter.UTC(),
+// floor gives what the policy asks of the product's TCB.
+func (v *report) floor() (TCB, bool) {
+	if v.product == nil {
+		return TCB{}, false
 	}
-	if v.ext != nil {
-		f.CSPID = v.ext.CspID
-	}
-	return f
+	floor, ok := v.p.MinimumTCB[v.product.name]
+	return floor, ok
 }
 
 // origin checks who signed the report.
 func (v *report) origin() {
 	s := v.s
-	_, known := v.p.MinimumTCB[v.line]
-	switch {
-	case v.line != "Milan" && v.line != "Genoa":
-		s.Answer(checkProduct, fmt.Errorf("unsupported product %q; this program knows Milan and Genoa", v.line))
-	case !known:
-		s.Answer(checkProduct, fmt.Errorf("the policy has no floor (minimum_tcb) for product %q", v.line))
-	default:
-		s.Pass(checkProduct, "%s", v.line)
+	if floor, ok := v.floor(); ok {
+		v.facts.Floor = &floor
+		s.Pass(checkProduct, "%s", v.product.name)
+	} else if v.product != nil {
+		s.Answer(checkProduct, fmt.Errorf("the policy has no floor (minimum_tcb) for product %q", v.product.name))
+	} else if v.namesCPU() {
+		s.Answer(checkProduct, fmt.Errorf("this program knows %s; the report is of %s", known(), v.cpu))
+	} else {
+		s.Answer(checkProduct, fmt.Errorf("this program knows %s; a report of version %d does not name the processor, and the certificate names none of these", known(), v.version))
 	}
-	switch {
-	case v.kind == abi.VlekReportSigner:
-		s.Pass(checkKeyKind, "VLEK, loaded by the cloud provider")
-	case v.kind == abi.VcekReportSigner && v.p.AllowVCEK:
-		s.Pass(checkKeyKind, "VCEK, the chip's own, which the policy allows")
-	default:
-		s.Answer(checkKeyKind, fmt.Errorf("it is signed by a %v; the policy accepts a VLEK, for chips' own keys can be forged", v.kind))
-	}
+	v.keyKind()
 	v.csp()
-	s.Answer(checkSignature, verify.SnpProtoReportSignature(v.Report, v.vek))
+	if v.ext == nil {
+		s.Answer(checkSignature, fmt.Errorf("the certificate: %w", v.extErr))
+	} else {
+		s.Answer(checkSignature, v.verify(v.ext.key))
+	}
 	s.Answer(checkVEK, v.checkVEK())
 
 	roots := v.x.Roots
@@ -234,7 +234,7 @@ func (v *report) origin() {
 		}
 		roots = amd
 	}
-	intermediate, root, err := roots.chain(v.line, v.kind)
+	intermediate, root, err := roots.chain(v.productName(), v.kind)
 	if err != nil {
 		s.Answer(checkChain, err)
 		s.Answer(checkTime, fmt.Errorf("the chain is not known: %w", err))
@@ -243,50 +243,78 @@ func (v *report) origin() {
 	}
 	s.Answer(checkChain, v.checkChain(intermediate, root))
 	s.Answer(checkTime, v.checkTime(v.vek, intermediate, root))
-	v.revocation(intermediate, root)
+	v.revocation(roots, intermediate, root)
+}
+
+// keyKind judges the kind of key. One that this program does not know cannot be judged:
+// AMD will have said what it vouches for, and this program cannot ask.
+func (v *report) keyKind() {
+	switch {
+	case v.kind == vlek:
+		v.s.Pass(checkKeyKind, "VLEK, loaded by the cloud provider")
+	case v.kind == vcek && v.p.AllowVCEK:
+		v.s.Pass(checkKeyKind, "VCEK, the chip's own, which the policy allows")
+	case v.kind == vcek:
+		v.s.Answer(checkKeyKind, errors.New("it is signed by a VCEK; the policy accepts a VLEK, for chips' own keys can be forged"))
+	case v.kind == nobody:
+		v.s.Answer(checkKeyKind, errors.New("it says that nobody signed it"))
+	default:
+		v.s.Answer(checkKeyKind, fmt.Errorf("it is signed by a kind of key that this program does not know (%d), so it cannot be judged; it knows VCEK and VLEK. Use a newer version of holdfast", uint8(v.kind)))
+	}
 }
 
 func (v *report) csp() {
+	if v.kind != vcek {
+		v.s.Skip("a key that the cloud provider loads is of no one chip", checkChip)
+	} else if len(v.p.ChipIDs) == 0 {
+		v.s.Skip("the policy names no chips", checkChip)
+	} else if v.ext == nil || v.extErr != nil {
+		v.s.Answer(checkChip, fmt.Errorf("the certificate's extensions: %w", v.extErr))
+	} else {
+		// The certificate's, not the report's: a host may have reports hide theirs.
+		id := hex.EncodeToString(v.ext.hwid)
+		v.s.Answer(checkChip, when(!slices.Contains(v.p.ChipIDs, id), fmt.Sprintf("it is %s, which is none of the %d that the policy names", id, len(v.p.ChipIDs))))
+	}
 	switch {
-	case v.kind != abi.VlekReportSigner:
+	case v.kind != vlek:
 		v.s.Skip("a chip's own key names no cloud provider", checkCSP)
-	case v.ext == nil:
+	case v.extErr != nil:
 		v.s.Answer(checkCSP, fmt.Errorf("the certificate's extensions: %w", v.extErr))
-	case !slices.Contains(v.p.CSPIDs, v.ext.CspID):
-		v.s.Answer(checkCSP, fmt.Errorf("it is %q, the policy names %q", v.ext.CspID, v.p.CSPIDs))
+	case !slices.Contains(v.p.CSPIDs, v.ext.csp):
+		v.s.Answer(checkCSP, fmt.Errorf("it is %q, the policy names %q", v.ext.csp, v.p.CSPIDs))
 	default:
-		v.s.Pass(checkCSP, "%s", v.ext.CspID)
+		v.s.Pass(checkCSP, "%s", v.ext.csp)
 	}
 }
 
 // checkVEK holds the certificate's extensions against the report (AMD 57230,
 // section 3).
 func (v *report) checkVEK() error {
-	if v.ext == nil {
-		return fmt.Errorf("the certificate's extensions: %w", v.extErr)
+	if v.extErr != nil {
+		return fmt.Errorf("the certificate: %w", v.extErr)
 	}
-	key, ok := v.vek.PublicKey.(*ecdsa.PublicKey)
-	if !ok || key.Curve != elliptic.P384() {
-		return errors.New("the certificate's key is not on the curve P-384")
+	if v.product == nil {
+		return fmt.Errorf("it is for %q, and nothing is known of the processor that the report names", v.ext.called)
 	}
-	if certified := tcbOf(uint64(v.ext.TCBVersion)); certified != tcbOf(v.ReportedTcb) {
-		return fmt.Errorf("the certificate is for the TCB %s, the report says %s", certified, tcbOf(v.ReportedTcb))
+	if v.ext.product != v.product {
+		return fmt.Errorf("the certificate is for product %q, the report says %q", v.ext.called, v.product.name)
 	}
-	if line := kds.ProductLineOfProductName(v.ext.ProductName); line != v.line {
-		return fmt.Errorf("the certificate is for product %q, the report says %q", line, v.line)
+	if !v.ext.tcb.Equal(v.facts.Reported) {
+		return fmt.Errorf("the certificate is for the TCB %s, the report says %s", v.ext.tcb, v.facts.Reported)
 	}
-	zero := make([]byte, len(v.ChipId))
-	if v.kind == abi.VcekReportSigner && !v.masked && !bytes.Equal(v.ext.HWID, v.ChipId) {
+	if v.kind == vcek && len(v.ext.hwid) != v.product.chipID {
+		return fmt.Errorf("the certificate names a chip by %d bytes, %s does by %d", len(v.ext.hwid), v.product.name, v.product.chipID)
+	}
+	if v.kind == vcek && !v.masked && !bytes.Equal(v.ext.hwid, v.chipID) {
 		return errors.New("the certificate is for another chip than the report names")
 	}
-	if v.masked && !bytes.Equal(v.ChipId, zero) {
+	if v.masked && !zero(v.chipID) {
 		return errors.New("the report hides the chip's ID and names one all the same")
 	}
 	return nil
 }
 
-// checkChain verifies the certificates' signatures, and has the library verify
-// the whole once more by its own rules.
+// checkChain verifies the certificates' signatures.
 func (v *report) checkChain(intermediate, root *x509.Certificate) error {
 	if err := v.vek.CheckSignatureFrom(intermediate); err != nil {
 		return fmt.Errorf("the key's certificate is not signed by %q: %w", intermediate.Subject.CommonName, err)
@@ -297,34 +325,10 @@ func (v *report) checkChain(intermediate, root *x509.Certificate) error {
 	if err := root.CheckSignatureFrom(root); err != nil {
 		return fmt.Errorf("the root %q is not signed by itself: %w", root.Subject.CommonName, err)
 	}
-	if v.ext == nil {
-		return fmt.Errorf("the certificate's extensions: %w", v.extErr)
+	if v.extErr != nil {
+		return fmt.Errorf("the certificate: %w", v.extErr)
 	}
-	product, err := kds.ParseProductLine(v.line)
-	if err != nil {
-		return err
-	}
-	certs := trust.ProductCerts{Ark: root, Ask: intermediate, Asvk: intermediate}
-	chain := &pb.CertificateChain{VcekCert: v.vek.Raw, AskCert: intermediate.Raw, ArkCert: root.Raw}
-	if v.kind == abi.VlekReportSigner {
-		chain = &pb.CertificateChain{VlekCert: v.vek.Raw, AskCert: intermediate.Raw, ArkCert: root.Raw}
-	}
-	// The library is to check the chain at a time at which it is valid, if there
-	// is one: times are answered by checkTime alone.
-	now := v.vek.NotBefore
-	for _, c := range []*x509.Certificate{intermediate, root} {
-		if c.NotBefore.After(now) {
-			now = c.NotBefore
-		}
-	}
-	err = verify.SnpAttestation(&pb.Attestation{Report: v.Report, CertificateChain: chain, Product: product}, &verify.Options{
-		DisableCertFetching: true, Now: now, Product: product,
-		TrustedRoots: map[string][]*trust.AMDRootCerts{v.line: {{Product: v.line, ProductLine: v.line, ProductCerts: &certs}}},
-	})
-	if err != nil && verify.SnpProtoReportSignature(v.Report, v.vek) != nil {
-		return nil // it is the signature, which has its own answer
-	}
-	return err
+	return nil
 }
 
 func (v *report) checkTime(certs ...*x509.Certificate) error {
@@ -337,77 +341,51 @@ func (v *report) checkTime(certs ...*x509.Certificate) error {
 	return nil
 }
 
-// revocation checks the intermediate against the CRL. AMD revokes no leaves:
-// a higher TCB takes their place.
-func (v *report) revocation(intermediate, root *x509.Certificate) {
-	if v.crl == nil {
-		if v.p.RequireCRL {
-			v.s.Answer(checkCRL, errors.New("the evidence has no list of revocations, which the policy requires"))
-		} else {
-			v.s.Skip("the evidence has no list of revocations", checkCRL)
-		}
-		return
-	}
-	v.s.Answer(checkCRL, func() error {
-		if err := v.crl.CheckSignatureFrom(root); err != nil {
-			return fmt.Errorf("the list is not signed by %q: %w", root.Subject.CommonName, err)
-		}
-		if v.x.At.Before(v.crl.ThisUpdate) || (!v.crl.NextUpdate.IsZero() && v.x.At.After(v.crl.NextUpdate)) {
-			return fmt.Errorf("the list is of %s, good until %s; the evidence is of %s",
-				v.crl.ThisUpdate.UTC().Format(time.RFC3339), v.crl.NextUpdate.UTC().Format(time.RFC3339), v.x.At.UTC().Format(time.RFC3339))
-		}
-		for _, r := range v.crl.RevokedCertificateEntries {
-			if r.SerialNumber.Cmp(intermediate.SerialNumber) == 0 || r.SerialNumber.Cmp(v.vek.SerialNumber) == 0 {
-				return fmt.Errorf("serial number %s was revoked at %s", r.SerialNumber, r.RevocationTime.UTC().Format(time.RFC3339))
-			}
-		}
-		return nil
-	}())
-}
-
 // guest checks what the report says of the machine.
 func (v *report) guest() {
 	s := v.s
+	data := v.field(atData, atMeasurement)
 	if v.x.ReportData == nil {
 		s.Missing("nothing was given to compare the report data with: give an evidence file", checkReportData)
-	} else if !bytes.Equal(v.ReportData, v.x.ReportData[:]) {
-		s.Answer(checkReportData, fmt.Errorf("it has %x…, the evidence makes %x…: a part of the evidence was exchanged or is from another time", v.ReportData[:8], v.x.ReportData[:8]))
+	} else if !bytes.Equal(data, v.x.ReportData[:]) {
+		s.Answer(checkReportData, fmt.Errorf("it has %x…, the evidence makes %x…: a part of the evidence was exchanged or is from another time", data[:8], v.x.ReportData[:8]))
 	} else {
 		s.Answer(checkReportData, nil)
 	}
-	s.Answer(checkDebug, when(v.guestP.Debug, "the guest policy allows it: the host can read all memory"))
-	s.Answer(checkMigration, when(v.guestP.MigrateMA || !allZero(v.ReportIdMa, 0xff), "the guest policy allows one, or the report names one"))
-	s.Answer(checkVMPL, when(v.Vmpl != 0, fmt.Sprintf("it was asked for by VMPL %d", v.Vmpl)))
+	s.Answer(checkDebug, when(v.policy&policyDebugs != 0, "the guest policy allows it: the host can read all memory"))
+	agent := v.field(atMigration, atReportedTCB)
+	s.Answer(checkMigration, when(v.policy&policyMigrates != 0 || !allSame(agent, 0, 0xff), "the guest policy allows one, or the report names one"))
+	s.Answer(checkVMPL, when(v.vmpl != 0, fmt.Sprintf("it was asked for by VMPL %d", v.vmpl)))
 
 	if len(v.p.Measurements) == 0 {
 		s.Skip("the policy names no launch measurement", checkMeasurement)
-	} else if i := slices.IndexFunc(v.p.Measurements, func(r Reference) bool { return r.Value == hex.EncodeToString(v.Measurement) }); i >= 0 {
+	} else if i := slices.IndexFunc(v.p.Measurements, func(r Reference) bool { return r.Value == v.facts.Measurement }); i >= 0 {
 		v.facts.Release = v.p.Measurements[i].Name
 		s.Pass(checkMeasurement, "matches %s", v.p.Measurements[i].Name)
 	} else {
-		s.Answer(checkMeasurement, fmt.Errorf("%x is none of the %d that the policy names", v.Measurement, len(v.p.Measurements)))
+		s.Answer(checkMeasurement, fmt.Errorf("%s is none of the %d that the policy names", v.facts.Measurement, len(v.p.Measurements)))
 	}
 	if v.p.HostData == "" {
 		s.Skip("the policy names no host data", checkHostData)
 	} else {
-		s.Answer(checkHostData, when(hex.EncodeToString(v.HostData) != v.p.HostData, fmt.Sprintf("it is %x", v.HostData)))
+		s.Answer(checkHostData, when(v.facts.HostData != v.p.HostData, "it is "+v.facts.HostData))
 	}
 }
 
 // platform checks what the report says of the host.
 func (v *report) platform() {
 	s := v.s
-	if v.Version < v.p.MinimumReportVersion {
-		s.Answer(checkVersion, fmt.Errorf("it has version %d, the policy asks for %d", v.Version, v.p.MinimumReportVersion))
+	if v.version < v.p.MinimumReportVersion {
+		s.Answer(checkVersion, fmt.Errorf("it has version %d, the policy asks for %d", v.version, v.p.MinimumReportVersion))
 	} else {
-		s.Pass(checkVersion, "version %d", v.Version)
+		s.Pass(checkVersion, "version %d", v.version)
 	}
-	if v.Version >= 3 || v.p.MinimumReportVersion >= 3 {
-		s.Answer(checkPlatform, when(!v.info.AliasCheckComplete, "the report does not say so (BadRAM, AMD-SB-3015)"))
+	if v.version >= versionWithCPU || v.p.MinimumReportVersion >= versionWithCPU {
+		s.Answer(checkPlatform, when(v.body.platform&platformAliases == 0, "the report does not say so (BadRAM, AMD-SB-3015)"))
 	} else {
 		s.Skip("a report of version 2 cannot show it, and the policy accepts that version", checkPlatform)
 	}
-	if floor, ok := v.p.MinimumTCB[v.line]; ok {
+	if floor, ok := v.floor(); ok {
 		var err error
 		for _, t := range []struct {
 			name string
@@ -419,17 +397,36 @@ func (v *report) platform() {
 		}
 		s.Answer(checkTCB, err)
 	} else {
-		s.Answer(checkTCB, fmt.Errorf("the policy has no floor for product %q", v.line))
+		s.Answer(checkTCB, fmt.Errorf("the policy has no floor for product %q", v.productName()))
 	}
-	current := uint64(v.CurrentMajor)<<16 | uint64(v.CurrentMinor)<<8 | uint64(v.CurrentBuild)
-	committed := uint64(v.CommittedMajor)<<16 | uint64(v.CommittedMinor)<<8 | uint64(v.CommittedBuild)
+	current, committed := v.firmware(atCurrent), v.firmware(atCommitted)
+	order := bytes.Compare(current[:], committed[:])
 	switch {
-	case v.facts.Current.below(v.facts.Committed) || current < committed:
+	case v.facts.Current.below(v.facts.Committed) || order < 0:
 		s.Answer(checkFirmware, errors.New("it runs older firmware than it is committed to, which cannot be"))
-	case v.p.RequireCommittedFirmware && (v.CurrentTcb != v.CommittedTcb || current != committed):
+	case v.p.RequireCommittedFirmware && (order != 0 || !bytes.Equal(v.field(atCurrentTCB, atPlatform), v.field(atCommittedTCB, atCurrent))):
 		s.Answer(checkFirmware, errors.New("the host may still roll its firmware back, which the policy forbids"))
 	default:
 		s.Pass(checkFirmware, "firmware %s", v.facts.Firmware)
+	}
+}
+
+// judgeUnknown says what was signed and is not known. Whether that matters is for the
+// policy: new firmware of a host may say something new about it at any time.
+func (v *report) judgeUnknown() {
+	var all []string
+	for _, u := range v.unknown {
+		all = append(all, fmt.Sprintf("%s: %s", u.Place, u.Value))
+	}
+	switch {
+	case !v.p.RefuseUnknown && all == nil:
+		v.s.Skip("the policy lets reports say what this program does not know; this one says nothing of the kind", checkUnknown)
+	case !v.p.RefuseUnknown:
+		v.s.Skip("the policy lets reports say what this program does not know; here: "+strings.Join(all, "; "), checkUnknown)
+	case all == nil:
+		v.s.Answer(checkUnknown, nil)
+	default:
+		v.s.Answer(checkUnknown, fmt.Errorf("it says %s; use a version of holdfast that knows it, or let the policy pass it (refuse_unknown)", strings.Join(all, "; ")))
 	}
 }
 
@@ -441,12 +438,7 @@ func when(is bool, why string) error {
 	return nil
 }
 
-// allZero says whether all bytes are 0, or all are the other value.
-func allZero(b []byte, or byte) bool {
-	for _, c := range b {
-		if c != b[0] {
-			return false
-		}
-	}
-	return len(b) == 0 || b[0] == 0 || b[0] == or
+// allSame says whether all bytes are one of the values.
+func allSame(b []byte, values ...byte) bool {
+	return slices.ContainsFunc(values, func(v byte) bool { return bytes.Count(b, []byte{v}) == len(b) })
 }

@@ -115,27 +115,35 @@ func selection(selections []Selection) (tpm2.TPMLPCRSelection, error) {
 // Banks are the active PCR banks that this package knows: sha256, sha384, or
 // both.
 func (d *Device) Banks() (names []string, err error) {
-	err = d.Do(func(t transport.TPM) error {
-		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapPCRs, PropertyCount: 1}.Execute(t)
-		if err != nil {
-			return fmt.Errorf("tpm: TPM2_GetCapability, PCR banks: %w", err)
-		}
-		assigned, err := rsp.CapabilityData.Data.AssignedPCR()
-		if err != nil {
-			return fmt.Errorf("tpm: PCR banks: %w", err)
-		}
-		for _, s := range assigned.PCRSelections {
-			if b := bankOf(s.Hash); b != nil && len(indices(s)) > 0 {
-				names = append(names, b.name)
-			}
-		}
-		if len(names) == 0 {
-			return errors.New("tpm: neither a SHA-256 nor a SHA-384 bank of PCRs is active; activate one in the firmware")
-		}
-		return nil
+	err = d.Do(func(t transport.TPM) (err error) {
+		names, err = activeBanks(t)
+		return err
 	})
+	if err != nil {
+		return nil, fmt.Errorf("tpm: %w", err)
+	}
+	return names, nil
+}
+
+func activeBanks(t transport.TPM) (names []string, err error) {
+	rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapPCRs, PropertyCount: 1}.Execute(t)
+	if err != nil {
+		return nil, fmt.Errorf("TPM2_GetCapability, PCR banks: %w", err)
+	}
+	assigned, err := rsp.CapabilityData.Data.AssignedPCR()
+	if err != nil {
+		return nil, fmt.Errorf("PCR banks: %w", err)
+	}
+	for _, s := range assigned.PCRSelections {
+		if b := bankOf(s.Hash); b != nil && len(indices(s)) > 0 {
+			names = append(names, b.name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("neither a SHA-256 nor a SHA-384 bank of PCRs is active; activate one in the firmware")
+	}
 	slices.Sort(names)
-	return names, err
+	return names, nil
 }
 
 // ReadPCRs gives the values of PCRs of a bank, by index.

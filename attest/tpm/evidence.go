@@ -40,9 +40,10 @@ import (
 // ApplicationPCR is the PCR that Holdfast extends with what it is made of. It
 // begins with zero, cannot be reset, and nothing else in the image writes to it:
 // firmware has 0 to 7, [StateVolumePCR] is 8 (elsewhere GRUB's), Linux has 9 and 10
-// (IMA), systemd 11 to 13 and 15, and anybody may reset 16 and 23. PCR 14 is shim's, which Holdfast's image,
-// one unified kernel, has none of; a shim that someone puts before it shows, as
-// the measurements no longer replay (UAPI Linux TPM PCR Registry).
+// (IMA), systemd 11 to 13, [LaunchPCR] is 15 (elsewhere systemd's), and anybody may
+// reset 16 and 23. PCR 14 is shim's, which Holdfast's image, one unified kernel, has
+// none of; a shim that someone puts before it shows, as the measurements no longer
+// replay (UAPI Linux TPM PCR Registry).
 const ApplicationPCR = 14
 
 // Sizes in bytes, and counts, of what evidence may have. What TPMs make is well
@@ -147,9 +148,9 @@ func (d *Device) Complete(e Evidence, qualifyingData, eventLog []byte, measureme
 const DefaultEventLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
 
 // Measurement is something that Holdfast is made of: its program, its
-// configuration, its PKCS#11 module; or its state volume.
+// configuration, its PKCS#11 module; or its state volume, or its launch file.
 type Measurement struct {
-	// PCR is ApplicationPCR, or StateVolumePCR.
+	// PCR is ApplicationPCR, StateVolumePCR or LaunchPCR.
 	PCR int `json:"pcr"`
 	// Name says what was measured, in 1 to 64 of a-z, 0-9, dot, dash and
 	// underscore.

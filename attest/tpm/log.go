@@ -158,7 +158,7 @@ func checkReplay(replayed map[int][]byte, quoted map[int]Hex) (same []int, err e
 func checkCoverage(replayed map[int][]byte, quoted map[int]Hex, required []int) error {
 	var missing []int
 	for _, n := range slices.Sorted(maps.Keys(quoted)) {
-		if (n < 8 || slices.Contains(required, n)) && n != ApplicationPCR && n != StateVolumePCR && replayed[n] == nil && !zero(quoted[n]) {
+		if (n < 8 || slices.Contains(required, n)) && n != ApplicationPCR && !isSingle(n) && replayed[n] == nil && !zero(quoted[n]) {
 			missing = append(missing, n)
 		}
 	}

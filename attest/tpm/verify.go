@@ -35,13 +35,14 @@ var (
 	checkLogSeparator = appraisal.Question{Code: fault.TPMLogSeparator, Name: "The event log shows where firmware ends and the operating system begins."}
 	checkMeasurements = appraisal.Question{Code: fault.TPMMeasurements, Name: "The application's PCR is what its measurements come to."}
 	checkStateVolume  = appraisal.Question{Code: fault.TPMVolume, Name: "The state volume's PCR has its identity alone, or shows that there is none."}
+	checkLaunch       = appraisal.Question{Code: fault.TPMLaunch, Name: "The launch file's PCR has its digest alone, or shows that there is none."}
 	checkReference    = appraisal.Question{Code: fault.TPMReference, Name: "The PCRs are those of a known release."}
 )
 
 // Questions are all that [Verify] answers.
 func Questions() []appraisal.Question {
 	return []appraisal.Question{checkFormat, checkAK, checkQuoteType, checkSignature, checkNonce, checkBank, checkPCRs,
-		checkLogFormat, checkLogEmpty, checkLogReplay, checkLogPCR, checkLogSeparator, checkMeasurements, checkStateVolume, checkReference}
+		checkLogFormat, checkLogEmpty, checkLogReplay, checkLogPCR, checkLogSeparator, checkMeasurements, checkStateVolume, checkLaunch, checkReference}
 }
 
 // Expectation is what the verifier knows besides the policy.
@@ -98,8 +99,10 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	f.ofLog(events, b.hash, quoted, p)
 	// A list that was taken out shows, whatever the policy requires.
 	stripped := !zero(quoted[ApplicationPCR]) && !x.Partial
-	f.StateVolume = verifyStateVolume(s, e, events, b, x.Partial)
-	list := slices.DeleteFunc(slices.Clone(e.Measurements), func(m Measurement) bool { return m.PCR == StateVolumePCR })
+	for _, o := range singles {
+		*f.single(o.pcr) = o.verify(s, e, events, b, x.Partial)
+	}
+	list := slices.DeleteFunc(slices.Clone(e.Measurements), func(m Measurement) bool { return isSingle(m.PCR) })
 	switch {
 	case len(list) == 0 && !slices.Contains(p.RequiredPCRs, ApplicationPCR) && !stripped:
 		s.Skip(fmt.Sprintf("there are no measurements, and the policy does not require PCR %d", ApplicationPCR), checkMeasurements)
@@ -452,6 +455,7 @@ type facts struct {
 	Reference       string        `json:"reference,omitempty"`
 	Measurements    []Measurement `json:"measurements,omitempty"`
 	StateVolume     string        `json:"state_volume,omitempty"` // its identity, or "none"
+	Launch          string        `json:"launch,omitempty"`       // its SHA-256, or "none"
 	Capped          bool          `json:"capped"`
 	EventCount      int           `json:"event_count"`
 	Events          []eventFact   `json:"events,omitempty"` // at most 200, of the PCRs that identify software
@@ -469,6 +473,14 @@ type eventFact struct {
 	// Why it has no part in the verdict: "not quoted", so that nothing proves it, or "not
 	// compared", as the policy asks for no value of its PCR.
 	Why string `json:"why,omitempty"`
+}
+
+// single is the fact about a PCR that has one event.
+func (f *facts) single(pcr int) *string {
+	if pcr == LaunchPCR {
+		return &f.Launch
+	}
+	return &f.StateVolume
 }
 
 func (f *facts) ofEvidence(e Evidence, v *parsed) {

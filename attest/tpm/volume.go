@@ -1,14 +1,11 @@
 package tpm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2/transport"
-
-	"holdfast/attest/appraisal"
 )
 
 // StateVolumePCR is the PCR that has the identity of the state volume: one event, by
@@ -74,51 +71,4 @@ func (d *Device) MeasureFirst(m Measurement) error {
 // of gives the measurements of the PCR, in order.
 func of(pcr int, list []Measurement) []Measurement {
 	return slices.DeleteFunc(slices.Clone(list), func(m Measurement) bool { return m.PCR != pcr })
-}
-
-// verifyStateVolume checks what the evidence says of the state volume, and gives its
-// identity, or "none" if PCR 8 shows that there is none; empty if it shows neither.
-func verifyStateVolume(s *appraisal.Sheet, e Evidence, events []event, b *bank, partial bool) string {
-	value, ok := e.PCRs[b.name][StateVolumePCR]
-	events = slices.DeleteFunc(slices.Clone(events), func(e event) bool { return e.PCR != StateVolumePCR })
-	list := of(StateVolumePCR, e.Measurements)
-	if len(list) > 0 {
-		if s.Answer(checkStateVolume, compareStateVolume(list, events, b, value)) {
-			s.Pass(checkStateVolume, "%s", list[0].Digest)
-			return list[0].Digest.String()
-		}
-		return ""
-	}
-	switch {
-	case !ok:
-		s.Skip(fmt.Sprintf("PCR %d was not quoted, so it is not shown whether the machine has a state volume", StateVolumePCR), checkStateVolume)
-	case zero(value):
-		s.Pass(checkStateVolume, "PCR %d is zero: no state volume", StateVolumePCR)
-		return "none"
-	case len(events) > 0 && bytes.Equal(replay(events, b.hash)[StateVolumePCR], value):
-		s.Pass(checkStateVolume, "PCR %d has what a boot loader measured, and no state volume", StateVolumePCR)
-		return "none"
-	case partial:
-		s.Skip("a quote and a log alone do not say which state volume was measured", checkStateVolume)
-	default:
-		s.Answer(checkStateVolume, fmt.Errorf("PCR %d was extended, and neither the evidence nor the event log says with what: the state volume's measurement was taken out, or something else has extended it", StateVolumePCR))
-	}
-	return ""
-}
-
-func compareStateVolume(list []Measurement, events []event, b *bank, value Hex) error {
-	switch {
-	case len(list) > 1:
-		return fmt.Errorf("there are %d measurements of PCR %d; the one program that opens the state volume makes one", len(list), StateVolumePCR)
-	case list[0].Name != stateVolumeName:
-		return fmt.Errorf("measurement %s is of PCR %d, which has the state volume alone", list[0].Name, StateVolumePCR)
-	case value == nil:
-		return fmt.Errorf("a state volume was measured, and PCR %d was not quoted", StateVolumePCR)
-	case len(events) > 0:
-		return fmt.Errorf("firmware or a boot loader has extended PCR %d, which is the state volume's; boot Holdfast's image directly", StateVolumePCR)
-	}
-	if got := replayMeasurements(list, b.hash); !bytes.Equal(got, value) {
-		return fmt.Errorf("PCR %d replays to %s, and %s was quoted: the volume is another, or something has extended the PCR before or after it", StateVolumePCR, short(got), short(value))
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/attest/release"
 )
@@ -49,6 +50,11 @@ func (b *broker) start() (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	if fault.CodeOf(vault.CheckLog()) == fault.BrokerLog { // as of a folder that a former release made
+		if _, err := vault.BeginLog(release.Beginning{Reason: "development", Now: time.Now()}); err != nil {
+			return nil, err
+		}
+	}
 	policy, key, err := b.p.officer.Policy()
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
@@ -58,7 +64,7 @@ func (b *broker) start() (stop func(), err error) {
 		return nil, err
 	}
 	defer clear(pin)
-	if err := errors.Join(vault.SetPolicy(policy, key), vault.Add(machineName, pin)); err != nil {
+	if err := errors.Join(vault.SetPolicy(policy, key), vault.Add(machineName, pin), vault.Admit(machineName, release.Admission{First: true})); err != nil {
 		return nil, err
 	}
 	server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: b.log, Roots: b.p.machine.Roots()}).Server(*b.pair)

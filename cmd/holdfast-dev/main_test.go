@@ -129,7 +129,7 @@ func (p *process) kms() *xkstest.KMS {
 	roots.AppendCertsFromPEM(ca)
 	return &xkstest.KMS{T: p.t, URL: p.dev.XKSURL + p.dev.URIPathPrefix, Service: kmsload.Service, Region: kmsload.Region,
 		AccessKeyID: p.dev.AccessKeyID, SecretAccessKey: p.dev.SecretAccessKey,
-		HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}}
+		HTTP: &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}}
 }
 
 // do calls the admin API at the socket, as root on the machine may.

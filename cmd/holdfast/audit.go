@@ -132,6 +132,7 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 				dirs = []string{defaultAuditDir}
 			}
 			p := terminal.NewProgress(a.Notes(cmd), "verifying the audit log", terminal.Items)
+			o.Progress = func(records int64) { p.At(records, 0) }
 			report, err := audit.VerifyFleet(dirs, verifiers, o)
 			p.End()
 			if err != nil {
@@ -509,6 +510,9 @@ func showLogVerification(w io.Writer, v operation.LogVerification) {
 		cli.Row(w, "unknown", v.Unknown)
 	case v.Running:
 		cli.Row(w, "running", "since "+cli.When(v.Started)+", begun by "+v.By)
+		if v.Records > 0 {
+			cli.Row(w, "verified", fmt.Sprintf("%d of %d records so far", v.Verified, v.Records))
+		}
 	case v.Started.IsZero():
 		cli.Row(w, "the log was not verified since the appliance was started; holdfast audit verification --begin does it")
 	default:

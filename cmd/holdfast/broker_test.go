@@ -160,7 +160,7 @@ func TestBroker(t *testing.T) {
 	b.refuses("E_BROKER_POLICY")
 	b.setPolicy(1)
 	b.refuses("E_BROKER_MACHINE")
-	b.broker("add", "hsm-1", "--pin-file", b.Write(t, "pin", sitetest.PIN+"\n"))
+	b.broker("add", "hsm-1", "--first", "--pin-file", b.Write(t, "pin", sitetest.PIN+"\n"))
 	b.releases()
 
 	b.broker("revoke", "hsm-1")
@@ -214,11 +214,22 @@ func (b *brokerSite) checkLog() {
 		b.Fatal(err)
 	}
 	var got string
+	changes := 0
 	for _, r := range records {
+		if r.Result != release.Released && r.Result != release.Refused {
+			if r.By == "" && r.Number > 1 {
+				b.Errorf("nobody has done %+v", r)
+			}
+			changes++
+			continue
+		}
 		got += r.Machine + " " + r.Result + " " + r.Code + "\n"
 		if (r.Result == release.Refused) != (r.Reason != "") || !strings.HasPrefix(r.Remote, "127.0.0.1:") || time.Since(r.Time) > time.Hour {
 			b.Errorf("the log has %+v", r)
 		}
+	}
+	if changes < 8 { // begun, two policies, two PINs, an admission, two stops, a resume
+		b.Errorf("%d changes are on record", changes)
 	}
 	if got != b.released {
 		b.Errorf("the log has\n%s\nwant\n%s", got, b.released)

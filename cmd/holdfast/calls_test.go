@@ -90,6 +90,7 @@ var alone = map[string]string{
 	"config check": "$CHAIN", "config show": "$CHAIN", "verify": "$CHAIN", "watch": "--config $CHAIN --once", "watch accept": "m --config $CHAIN --reason r", "audit verify": "$DIR --key $CHAIN", "audit check-proof": "$CHAIN --key $CHAIN",
 	"check":      "https://127.0.0.1:1 --access-key-id A --secret-access-key-file $PIN --key k",
 	"policy key": "$CHAIN", "policy new": "", "policy reference": "$CHAIN $CHAIN --name n --out $NEW", "policy predict": "$CHAIN",
+	"launch new": "", "launch check": "$CHAIN", "launch sign": "$CHAIN --key $CHAIN --version 1 --out $NEW", "launch show": "$CHAIN",
 	"policy sign": "$CHAIN --key $CHAIN --out $NEW", "policy show": "$CHAIN --policy-key $CHAIN",
 	"broker init": "--dir $DIR", "broker add": "m --pin-file $PIN --dir $DIR", "broker revoke": "m --dir $DIR", "broker resume": "--dir $DIR", "broker list": "--dir $DIR", "broker log": "--dir $DIR",
 	"broker policy": "$CHAIN --policy-key $CHAIN --dir $DIR",

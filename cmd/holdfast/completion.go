@@ -80,7 +80,7 @@ var flagValues = map[string]source{
 
 // texts are flags that take neither a file nor one of a few values.
 var texts = []string{"server", "why", "idempotency-key", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
-	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "after", "name", "unproven", "region",
+	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "request-id", "reason", "nonce", "setup-code", "from", "to", "at", "time", "log-id", "after", "name", "unproven", "region",
 	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node", "approval", "actor", "address", "error", "object", "operation", "token", "network", "by", "seen"}
 
 // addCompletion has a shell complete the arguments and flags of the command and of

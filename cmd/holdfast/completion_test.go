@@ -151,7 +151,7 @@ func TestCompletionValuesAreTaken(t *testing.T) {
 		{"--usage", func() []string { return []string{"key", "create", "demo", fresh("k")} }, 3},
 		{"--custody", func() []string { return []string{"key", "create", "demo", fresh("k")} }, 2},
 		{"--aad-framing", func() []string { return []string{"key", "import", "demo", fresh("k"), "--material-file", material} }, 3},
-		{"--state", func() []string { return []string{"key", "list", "demo"} }, 5},
+		{"--standing", func() []string { return []string{"key", "list", "demo"} }, 10},
 		{"--operations", func() []string { return []string{"grant", "add", "demo", "--principal", "*"} }, 3},
 		{"--role", func() []string { return []string{"user", "invite", fresh("u")} }, 4},
 		{"--role", func() []string {
@@ -211,7 +211,7 @@ func TestEveryArgumentIsCompleted(t *testing.T) {
 			_, few := f.Value.(cli.Choices)
 			value := few || flagValues[f.Name] != nil || flagValues[path+" --"+f.Name] != nil || slices.Contains(texts, f.Name)
 			file := strings.Contains(strings.ToLower(f.Usage), "file") || strings.Contains(f.Usage, "PEM") || strings.Contains(f.Usage, "folder") ||
-				slices.Contains([]string{"socket", "policy", "seal-key", "nitro-document", "snp-report", "vek", "crl", "tpm-quote", "tpm-signature", "ak", "pcrs", "event-log", "checkpoint"}, f.Name)
+				slices.Contains([]string{"socket", "policy", "seal-key", "nitro-document", "snp-report", "vek", "crl", "tcb", "tpm-quote", "tpm-signature", "ak", "pcrs", "event-log", "checkpoint"}, f.Name)
 			if strings.HasPrefix(f.Value.Type(), "string") && value == file {
 				t.Errorf("%s --%s: is it a file, or one of some values? see flagValues and texts", c.CommandPath(), f.Name)
 			}

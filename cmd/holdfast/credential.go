@@ -94,16 +94,18 @@ func (n *newCredential) show(w io.Writer, c operation.CreatedCredential) {
 
 func credentialListCommand(a *admin) *cobra.Command {
 	var page operation.CredentialPage
-	return addPaging(a.asking("list KEYSTORE", "List the credentials of a key store", func(cmd *cobra.Command, args []string) error {
+	c := a.asking("list KEYSTORE", "List the credentials of a key store", func(cmd *cobra.Command, args []string) error {
 		page.KeyStore = args[0]
 		return listCall(a, cmd, operation.ListCredentials, page, showCredentials)
-	}), &page.Paging, operation.ListCredentials)
+	})
+	standingFlag(c, &page.Standing, "credentials", operation.ListCredentials)
+	return addPaging(c, &page.Paging, operation.ListCredentials)
 }
 
 func showCredentials(w io.Writer, credentials []*appliance.Credential) {
-	cli.Row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED")
+	cli.Row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED", "STANDING")
 	for _, c := range credentials {
-		cli.Row(w, c.AccessKeyID, active(c.Active), cli.When(c.CreatedAt), cli.When(c.LastUsedAt))
+		cli.Row(w, c.AccessKeyID, active(c.Active), cli.When(c.CreatedAt), cli.When(c.LastUsedAt), standingWord(c.Standing))
 	}
 }
 

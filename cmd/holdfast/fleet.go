@@ -23,9 +23,11 @@ func fleetCommand(a *admin) *cobra.Command {
 	})
 	drain.Flags().BoolVar(&undo, "undo", false, "have it take requests again")
 	var page operation.NodePage
-	listNodes := addPaging(a.asking("list", "List the nodes of the fleet, page by page", func(cmd *cobra.Command, _ []string) error {
+	listNodes := a.asking("list", "List the nodes of the fleet, page by page", func(cmd *cobra.Command, _ []string) error {
 		return listCall(a, cmd, operation.ListNodes, page, func(w io.Writer, nodes []appliance.NodeStatus) { showNodes(w, "", nodes) })
-	}), &page.Paging, operation.ListNodes)
+	})
+	standingFlag(listNodes, &page.Standing, "nodes", operation.ListNodes)
+	addPaging(listNodes, &page.Paging, operation.ListNodes)
 	return cli.Group("fleet", "Look after the nodes of the fleet",
 		a.asking("status", "Show the fleet and all its nodes, as this one knows them", func(cmd *cobra.Command, _ []string) error {
 			return call(a, cmd, operation.ShowFleet, operation.Nothing{}, showFleet)

@@ -127,8 +127,7 @@ func keyListCommand(a *admin) *cobra.Command {
 		})
 	})
 	c.Flags().StringVar(&page.Prefix, "prefix", "", "only key IDs that begin so")
-	cli.OneOf(c.Flags(), &page.State, "state", "only keys in that state",
-		appliance.KeyEnabled, appliance.KeyDisabled, appliance.KeyPendingDeletion, appliance.KeyDeletionSuspended, appliance.KeyBlocked)
+	standingFlag(c, &page.Standing, "keys", operation.ListKeys)
 	return addPaging(c, &page.Paging, operation.ListKeys)
 }
 

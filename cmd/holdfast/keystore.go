@@ -31,7 +31,7 @@ func keyStoreCreateCommand(a *admin) *cobra.Command {
 
 func keyStoreListCommand(a *admin) *cobra.Command {
 	var page operation.KeyStorePage
-	return addPaging(a.asking("list", "List the key stores", func(cmd *cobra.Command, _ []string) error {
+	c := a.asking("list", "List the key stores", func(cmd *cobra.Command, _ []string) error {
 		return listCall(a, cmd, operation.ListKeyStores, page, func(w io.Writer, stores []*appliance.KeyStore) {
 			cli.Row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STANDING", "STATE")
 			for _, ks := range stores {
@@ -42,7 +42,9 @@ func keyStoreListCommand(a *admin) *cobra.Command {
 				cli.Row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, cli.When(ks.CreatedAt), standingWord(ks.Standing), blocked(ks.Blocked))
 			}
 		})
-	}), &page.Paging, operation.ListKeyStores)
+	})
+	standingFlag(c, &page.Standing, "key stores", operation.ListKeyStores)
+	return addPaging(c, &page.Paging, operation.ListKeyStores)
 }
 
 func keyStoreShowCommand(a *admin) *cobra.Command {

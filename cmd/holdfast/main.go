@@ -74,6 +74,7 @@ func newRootOf(a *admin) *cobra.Command {
 		certificateCommand(a),
 		openAPICommand(a),
 		policyCommand(a),
+		launchCommand(a),
 		brokerCommand(a),
 	)
 	cli.Complete(root)

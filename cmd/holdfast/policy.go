@@ -29,7 +29,7 @@ import (
 
 func policyCommand(a *admin) *cobra.Command {
 	return cli.Group("policy", "Write and sign appraisal policies",
-		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyShowCommand(a))
+		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyShowCommand(a), policyTCBCommand(a))
 }
 
 func policyKeyCommand(a *admin) *cobra.Command {
@@ -181,7 +181,7 @@ func readUnsignedPolicy(path string) (*attest.Policy, error) {
 // referenceFrom gives the reference that the evidence matches, if the evidence
 // passes all checks of the policy but that for references.
 func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference, err error) {
-	e, x, err := readEvidence(path, nonce)
+	e, given, err := readEvidence(path, nonce)
 	if err != nil {
 		return r, err
 	}
@@ -190,7 +190,7 @@ func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference,
 	}
 	open := *p
 	open.TPM.References = nil
-	if err := takesForReference(attest.Verify(e, &open, x)); err != nil {
+	if err := takesForReference(attest.Verify(e, &open, attest.Expectation{Nonce: given})); err != nil {
 		return r, fmt.Errorf("%s: %w", path, err)
 	}
 	return tpm.NewReference(name, e.TPM, p.TPM)

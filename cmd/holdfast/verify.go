@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
@@ -24,10 +25,13 @@ import (
 // verifyFlags are those of the verify command.
 type verifyFlags struct {
 	policy, policyKey, nonce, at string
-	certificate, ca, out, page   string
-	report, vek, crl, document   string
+	certificate, tcb             string
+	ca, out, page                string
+	crls                         []string
+	report, vek, document        string
 	quote, signature, ak         string
 	pcrs, eventLog               string
+	launch, owner                string
 }
 
 func verifyCommand(a *admin) *cobra.Command {
@@ -60,15 +64,18 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.nonce, "nonce", "", "the nonce that you asked with, in hexadecimal")
 	fs.StringVar(&f.certificate, "tls-cert", "", "the certificate (PEM) that the machine showed you, whose key the evidence must name")
 	fs.StringVar(&f.at, "at", "", "the time to appraise at (RFC 3339); without it now if there is a --nonce, or else the evidence's own")
+	fs.StringArrayVar(&f.crls, "crl", nil, "AMD's list of revocations (DER), your own; may be repeated")
+	fs.StringVar(&f.tcb, "tcb", "", "TCB recovery file, signed by the --policy-key, which raises the policy's floors")
 	fs.StringVar(&f.report, "snp-report", "", "SEV-SNP attestation report, 1184 bytes")
 	fs.StringVar(&f.vek, "vek", "", "certificate of the key that signed it, VLEK or VCEK (DER)")
-	fs.StringVar(&f.crl, "crl", "", "AMD's list of revocations (DER)")
 	fs.StringVar(&f.document, "nitro-document", "", "NitroTPM attestation document (COSE_Sign1)")
 	fs.StringVar(&f.quote, "tpm-quote", "", "quote (TPMS_ATTEST)")
 	fs.StringVar(&f.signature, "tpm-signature", "", "its signature (TPMT_SIGNATURE)")
 	fs.StringVar(&f.ak, "ak", "", "public area of the attestation key (TPMT_PUBLIC)")
 	fs.StringVar(&f.pcrs, "pcrs", "", `the quoted PCR values (JSON: {"sha384": {"4": "hex"}})`)
 	fs.StringVar(&f.eventLog, "event-log", "", "the firmware's event log")
+	fs.StringVar(&f.launch, "launch", "", "the launch file that the machine must run by, or its user data")
+	fs.StringVar(&f.owner, "owner", "", "public key (PEM, Ed25519) that the machine's launch file must be signed by")
 	fs.StringVar(&f.ca, "ca", "", "certificates (PEM) under which that of the address may be signed; the system's without it. The verdict says whether it is")
 	fs.StringVar(&f.out, "out", "", "file to keep the evidence of the address in, which must not exist; the certificate goes beside it (.pem)")
 	fs.StringVar(&f.page, "report", "", "file to write a report to (HTML, one page to file), which must not exist")
@@ -107,35 +114,41 @@ func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*ap
 	if err != nil {
 		return nil, err
 	}
+	x := attest.Expectation{Signed: policy.signed, Roots: a.roots}
+	if x.Endorsements, err = f.endorsements(); err != nil {
+		return nil, err
+	}
+	if err := f.expectLaunch(&x); err != nil {
+		return nil, err
+	}
 	if len(args) > 0 && strings.Contains(args[0], "://") {
-		return f.ask(cmd, a, args[0], policy)
+		return f.ask(cmd, a, args[0], policy.policy, x)
 	}
 	for _, name := range []string{"ca", "out"} {
 		if cmd.Flags().Changed(name) {
 			return nil, fmt.Errorf("--%s is for the address of an appliance, such as https://holdfast.example.com:9443", name)
 		}
 	}
-	var at time.Time
 	if f.at != "" {
-		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
+		if x.At, err = time.Parse(time.RFC3339, f.at); err != nil {
 			return nil, fmt.Errorf("--at %q is not a time such as 2026-11-23T12:00:00Z", f.at)
 		}
-	}
-	if f.crl != "" && f.report == "" {
-		return nil, errors.New("--crl is for a --snp-report, and there is none")
 	}
 	if f.report != "" || f.document != "" || f.quote != "" {
 		if len(args) > 0 {
 			return nil, errors.New("give an evidence file, or single documents, not both")
 		}
-		if f.nonce != "" || f.certificate != "" {
-			return nil, errors.New("--nonce and --tls-cert are for evidence files: single documents do not say where theirs are")
+		if f.report == "" && (len(f.crls) > 0 || f.tcb != "") {
+			return nil, errors.New("--crl and --tcb are about a processor's report, and there is no --snp-report")
+		}
+		if f.nonce != "" || f.certificate != "" || f.launch != "" || f.owner != "" {
+			return nil, errors.New("--nonce, --tls-cert, --launch and --owner are for evidence files: single documents do not say where theirs are")
 		}
 		parts, err := f.parts()
 		if err != nil {
 			return nil, err
 		}
-		return &appraised{verdict: attest.VerifyParts(*parts, policy.policy, attest.Expectation{At: at, Signed: policy.signed}, time.Now()), rows: f.partRows()}, nil
+		return &appraised{verdict: attest.VerifyParts(*parts, policy.policy, x, time.Now()), rows: f.partRows()}, nil
 	}
 	if len(args) == 0 {
 		return nil, errors.New("give an evidence file, the address of an appliance, or documents such as --snp-report; see holdfast verify --help")
@@ -144,11 +157,11 @@ func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*ap
 	if err != nil {
 		return nil, err
 	}
-	evidence, x, err := parseEvidence(text, f.nonce)
+	evidence, nonce, err := parseEvidence(text, f.nonce)
 	if err != nil {
 		return nil, err
 	}
-	x.At, x.Signed, x.Roots = at, policy.signed, a.roots
+	x.Nonce = nonce
 	if f.certificate != "" {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
@@ -157,28 +170,94 @@ func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*ap
 	return &appraised{verdict: attest.Verify(evidence, policy.policy, x), rows: sourceRows("the file "+args[0], text, x)}, nil
 }
 
-// readEvidence reads an evidence file, and what the nonce, if one is given, has
-// to be.
-func readEvidence(path, nonce string) (*attest.Evidence, attest.Expectation, error) {
+// endorsements reads what the verifier has of its own. What cannot be used is an error,
+// and nothing is left out in silence.
+func (f *verifyFlags) endorsements() (own attest.Endorsements, err error) {
+	for _, path := range f.crls {
+		list, err := cli.ReadInput(path)
+		if err == nil {
+			_, err = attest.ReadRevocations(list, nil)
+		}
+		if err != nil {
+			return own, fmt.Errorf("--crl %s: %w", path, err)
+		}
+		own.Revocations = append(own.Revocations, list)
+	}
+	if f.tcb == "" {
+		return own, nil
+	}
+	if f.policyKey == "" {
+		return own, errors.New("--tcb needs --policy-key: the policy's signer must have signed the file")
+	}
+	own.Recovery, err = readRecovery(f.tcb, f.policyKey)
+	return own, err
+}
+
+// readRecovery reads a TCB recovery file that the key has signed.
+func readRecovery(path, keyFile string) (*attest.SignedRecovery, error) {
 	text, err := cli.ReadInput(path)
 	if err != nil {
-		return nil, attest.Expectation{}, err
+		return nil, err
+	}
+	key, err := cli.ReadPublicKey[ed25519.PublicKey](keyFile, cli.PolicyAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	r, err := attest.OpenRecovery(text, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
+// expectLaunch asks for the launch file and the owner that were given.
+func (f *verifyFlags) expectLaunch(x *attest.Expectation) error {
+	if f.launch != "" {
+		text, _, err := readLaunch(f.launch, "")
+		if err != nil {
+			return fmt.Errorf("--launch: %w", err)
+		}
+		if len(text) == 0 {
+			return fmt.Errorf("--launch: %s is empty", f.launch)
+		}
+		digest := sha256.Sum256(text)
+		x.LaunchDigest = digest[:]
+	}
+	if f.owner != "" {
+		key, err := cli.ReadPublicKey[ed25519.PublicKey](f.owner, cli.PolicyAlgorithm)
+		if err != nil {
+			return fmt.Errorf("--owner: %w", err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			return err
+		}
+		digest := sha256.Sum256(der)
+		x.OwnerDigest = digest[:]
+	}
+	return nil
+}
+
+// readEvidence reads an evidence file, and what the nonce, if one is given, has
+// to be.
+func readEvidence(path, nonce string) (*attest.Evidence, []byte, error) {
+	text, err := cli.ReadInput(path)
+	if err != nil {
+		return nil, nil, err
 	}
 	return parseEvidence(text, nonce)
 }
 
-func parseEvidence(text []byte, nonce string) (*attest.Evidence, attest.Expectation, error) {
-	var x attest.Expectation
+func parseEvidence(text []byte, nonce string) (*attest.Evidence, []byte, error) {
 	evidence, err := attest.Parse(text)
+	if err != nil || nonce == "" {
+		return evidence, nil, err
+	}
+	given, err := hex.DecodeString(nonce)
 	if err != nil {
-		return nil, x, err
+		return nil, nil, fmt.Errorf("--nonce %.80q is not in hexadecimal", nonce)
 	}
-	if nonce != "" {
-		if x.Nonce, err = hex.DecodeString(nonce); err != nil {
-			return nil, x, fmt.Errorf("--nonce %.80q is not in hexadecimal", nonce)
-		}
-	}
-	return evidence, x, nil
+	return evidence, given, nil
 }
 
 // readCertificateKey gives the key (DER SubjectPublicKeyInfo) of a certificate.
@@ -210,7 +289,7 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 		return b
 	}
 	if f.report != "" {
-		p.Report = snp.NewReport(snp.Evidence{Report: read(f.report), VEK: read(f.vek), CRL: read(f.crl)})
+		p.Report = snp.NewReport(snp.Evidence{Report: read(f.report), VEK: read(f.vek)})
 	}
 	p.Nitro = read(f.document)
 	if f.quote != "" {

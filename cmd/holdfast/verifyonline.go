@@ -49,8 +49,8 @@ func (a *admin) asker(cmd *cobra.Command, roots *x509.CertPool) *ask.Asker {
 }
 
 // verifyOnline asks the appliance at the address for evidence, and appraises it: one nonce, one
-// connection, one verdict.
-func verifyOnline(ctx context.Context, asker *ask.Asker, address string, p *policyFile, roots *attest.Roots) (*online, error) {
+// connection, one verdict. The expectation is what is known besides.
+func verifyOnline(ctx context.Context, asker *ask.Asker, address string, p *attest.Policy, x attest.Expectation) (*online, error) {
 	answer, err := asker.Ask(ctx, address)
 	if err != nil {
 		return nil, err
@@ -60,7 +60,8 @@ func verifyOnline(ctx context.Context, asker *ask.Asker, address string, p *poli
 	if answer.Untrusted != nil {
 		o.conn.NotVouched = cli.NewFailure(answer.Untrusted).Message
 	}
-	o.verdict = attest.Verify(answer.Evidence, p.policy, attest.Expectation{At: answer.At, Nonce: answer.Nonce, TLSKey: answer.TLSKey(), Signed: p.signed, Roots: roots})
+	x.At, x.Nonce, x.TLSKey = answer.At, answer.Nonce, answer.TLSKey()
+	o.verdict = attest.Verify(answer.Evidence, p, x)
 	o.verdict.Facts["connection"] = o.conn
 	return o, nil
 }
@@ -119,10 +120,10 @@ func (f *verifyFlags) written() (paths []string) {
 }
 
 // forAddress are the flags that a call with an address may have.
-var forAddress = []string{"policy", "policy-key", "ca", "out", "report", "json"}
+var forAddress = []string{"policy", "policy-key", "crl", "tcb", "launch", "owner", "ca", "out", "report", "json"}
 
 // ask asks the appliance at the address, and appraises what it gives.
-func (f *verifyFlags) ask(cmd *cobra.Command, a *admin, address string, p *policyFile) (*appraised, error) {
+func (f *verifyFlags) ask(cmd *cobra.Command, a *admin, address string, p *attest.Policy, x attest.Expectation) (*appraised, error) {
 	var err error
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
 		if err == nil && !slices.Contains(forAddress, flag.Name) {
@@ -136,7 +137,7 @@ func (f *verifyFlags) ask(cmd *cobra.Command, a *admin, address string, p *polic
 	if err != nil {
 		return nil, err
 	}
-	o, err := verifyOnline(cmd.Context(), a.asker(cmd, roots), address, p, a.roots)
+	o, err := verifyOnline(cmd.Context(), a.asker(cmd, roots), address, p, x)
 	if err != nil {
 		return nil, err
 	}
@@ -184,22 +185,28 @@ func (a *admin) finish(cmd *cobra.Command, f *verifyFlags, done *appraised) erro
 // again is the command that verifies the same evidence again, at the same time of appraisal;
 // empty if the evidence was not kept.
 func (f *verifyFlags) again(cmd *cobra.Command, done *appraised) string {
-	evidence, flags := cmd.Flags().Args(), map[string]string{}
+	evidence, flags := cmd.Flags().Args(), map[string][]string{}
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
 		if !slices.Contains([]string{"ca", "out", "report", "json"}, flag.Name) {
-			flags[flag.Name] = flag.Value.String()
+			flags[flag.Name] = []string{flag.Value.String()}
+			if list, ok := flag.Value.(pflag.SliceValue); ok {
+				flags[flag.Name] = list.GetSlice()
+			}
 		}
 	})
 	if o := done.online; o != nil {
 		if f.out == "" {
 			return ""
 		}
-		evidence, flags["nonce"], flags["tls-cert"] = []string{f.out}, fmt.Sprintf("%x", o.Nonce), certificatePath(f.out)
+		evidence, flags["nonce"], flags["tls-cert"] = []string{f.out}, []string{fmt.Sprintf("%x", o.Nonce)}, []string{certificatePath(f.out)}
 	}
-	flags["at"], _ = done.verdict.Facts["appraised_at"].(string)
+	at, _ := done.verdict.Facts["appraised_at"].(string)
+	flags["at"] = []string{at}
 	line := append([]string{"holdfast", "verify"}, evidence...)
 	for _, name := range slices.Sorted(maps.Keys(flags)) {
-		line = append(line, "--"+name, flags[name])
+		for _, value := range flags[name] {
+			line = append(line, "--"+name, value)
+		}
 	}
 	return shellLine(line...)
 }

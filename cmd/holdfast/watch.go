@@ -17,6 +17,7 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/notice/webhook"
+	"holdfast/attest"
 	"holdfast/attest/ask"
 	"holdfast/attest/watch"
 	"holdfast/cmd/internal/cli"
@@ -147,7 +148,7 @@ func watchAcceptCommand(a *admin) *cobra.Command {
 		}),
 	}
 	f := c.Flags()
-	f.StringVar(&file, "config", "", "the configuration of the watch")
+	f.StringVar(&file, "config", "", "the file that the watch has its configuration from")
 	f.StringVar(&by, "by", "", "who accepts it (default: the user who calls)")
 	f.StringVar(&reason, "reason", "", "why it is good, for the record")
 	f.StringVar(&digest, "seen", "", "digest of what you accept, as seen_digest of the watch's line has it; refused if the newest is another")
@@ -274,7 +275,7 @@ func (a *admin) watcher(cmd *cobra.Command, file string) (*watch.Watcher, error)
 	}
 	w.Ask = func(ctx context.Context, m watch.Machine) (*watch.Seen, error) {
 		j := judges[m.Name]
-		o, err := verifyOnline(ctx, &ask.Asker{Roots: j.roots}, m.Address, j.policy, a.roots)
+		o, err := verifyOnline(ctx, &ask.Asker{Roots: j.roots}, m.Address, j.policy.policy, attest.Expectation{Signed: j.policy.signed, Roots: a.roots})
 		if err != nil {
 			return nil, errors.New(cli.NewFailure(err).Message)
 		}

@@ -75,7 +75,7 @@ func TestBoot(t *testing.T) {
 	b.serves()
 	t.Logf("second boot: serves %.1f s after it was switched on", time.Since(b.started).Seconds())
 	b.decrypts(file, sealed, "thirteen bytes")
-	b.evidence("1")
+	volume := b.evidence("1")
 	b.confined()
 	b.off()
 
@@ -84,7 +84,9 @@ func TestBoot(t *testing.T) {
 		b = m.start(image("2"))
 		b.serves()
 		b.decrypts(file, sealed, "thirteen bytes")
-		b.evidence("2")
+		if after := b.evidence("2"); !bytes.Equal(after, volume) {
+			t.Errorf("the state volume is %s, and was %s before the update", after, volume)
+		}
 		admin := admin.at(b)
 		admin.holdfast("", "seal", "revoke", "--below", "2")
 		b.off()
@@ -391,8 +393,9 @@ func (b *boot) decrypts(file string, sealed xkstest.Body, want string) {
 }
 
 // evidence is downloaded and verified by the release's policy; its PCRs, in both
-// banks, are the predicted ones.
-func (b *boot) evidence(release string) {
+// banks, are the predicted ones. It gives the state volume's identity, which alone is in
+// PCR 8.
+func (b *boot) evidence(release string) (volume tpm.Hex) {
 	t := b.t
 	t.Helper()
 	nonce := hex.EncodeToString([]byte("a nonce of the boot test, 32 byt"))
@@ -408,7 +411,7 @@ func (b *boot) evidence(release string) {
 	// Incomplete: the policy is forced, as the TPM is software.
 	out := ends(t, 3, filepath.Join(*images, release, "holdfast"), "verify", file, "--policy", filepath.Join(*images, release, "policy.signed"),
 		"--policy-key", filepath.Join(*images, "keys", "policy.pub"), "--nonce", nonce, "--tls-cert", certificate)
-	for _, check := range []string{"E_TPM_REFERENCE", "E_TPM_LOG", "E_TPM_QUOTE"} {
+	for _, check := range []string{"E_TPM_REFERENCE", "E_TPM_LOG", "E_TPM_QUOTE", "E_TPM_VOLUME"} {
 		if !regexp.MustCompile(`(?m)^\s*pass.*` + check).MatchString(out) {
 			t.Errorf("%s did not pass:\n%s", check, out)
 		}
@@ -437,6 +440,11 @@ func (b *boot) evidence(release string) {
 		}
 	}
 	t.Logf("release %s: %d PCR values are as predicted", release, compared)
+	if volume = e.TPM.StateVolume(); volume == nil {
+		t.Error("the evidence names no state volume")
+	}
+	b.says(regexp.MustCompile(`PCR 8 has its identity ` + volume.String()))
+	return volume
 }
 
 // confined: what the process may and may not, as a program in the test image

@@ -44,8 +44,8 @@ func (r *realAudit) Status() *audit.Status                             { s := r.
 func (r *realAudit) Proof(_ context.Context, seq int64) ([]byte, error) {
 	return audit.InclusionProof(r.dir, seq)
 }
-func (r *realAudit) Verify(context.Context) (*audit.Report, error) {
-	return audit.Verify(r.dir, r.keys, audit.VerifyOptions{})
+func (r *realAudit) Verify(_ context.Context, verified func(int64)) (*audit.Report, error) {
+	return audit.Verify(r.dir, r.keys, audit.VerifyOptions{Progress: verified})
 }
 
 // maxPageTime is what each page is allowed.
@@ -76,7 +76,8 @@ func BenchmarkPages(b *testing.B) {
 	for name, path := range map[string]string{
 		"overview": "/", "key stores": "/keystores", "key store": "/keystores/bank", "keys": "/keystores/bank/keys",
 		"keys, from the middle": middleOf(b, admin, "/keystores/bank/keys", len(ids)), "keys, from the end": "/keystores/bank/keys?sort=-id", "keys, by prefix": "/keystores/bank/keys?prefix=" + middle[:8],
-		"keys, disabled": "/keystores/bank/keys?state=disabled", "keys, blocked": "/keystores/bank/keys?state=blocked",
+		"keys, disabled": "/keystores/bank/keys?standing=disabled", "keys, blocked": "/keystores/bank/keys?standing=blocked", "keys, without credential": "/keystores/bank/keys?standing=no_credential",
+		"keys, out of service": "/keystores/bank/keys?standing=out_of_service", "keys, HSM away": "/keystores/bank/keys?standing=hsm_away",
 		"key": "/keystores/bank/keys/" + middle, "grants": "/keystores/bank/grants", "credentials": "/keystores/bank/credentials",
 		"audit": "/audit", "audit, one key": "/audit?key_store=bank&key=" + middle, "audit, denied": "/audit?result=denied", "audit, administrators": "/audit?kind=admin",
 		"audit, one administrator": "/audit?actor=admin-7", "audit, who did one thing long ago": "/audit?actor=rare", "audit, nobody": "/audit?actor=nobody", "audit, one and an operation": "/audit?actor=admin-7&operation=Disable+key",

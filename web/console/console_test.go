@@ -25,6 +25,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
@@ -126,7 +127,7 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes .
 	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, o), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
-	rows, err := sqlite.Open(t.Context(), filepath.Join(dir, "users.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
+	rows, err := appliancetest.OpenRows(t.Context(), filepath.Join(dir, "users.db"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,21 +53,17 @@ func fleetActions() []action {
 	}
 }
 
-func nodeBadge(n *appliance.NodeStatus) ui.Badge {
-	switch {
-	case n.State == appliance.NodeLeaving:
-		return ui.Badge{Kind: ui.Info, Text: "Leaving"}
-	case n.State == appliance.NodeJoining:
-		return ui.Badge{Kind: ui.Info, Text: "Joining"}
-	case !n.Heard:
-		return ui.Badge{Kind: ui.Bad, Text: "Silent"}
-	case !n.Serves:
-		return ui.Badge{Kind: ui.Bad, Text: "Does not serve"}
-	case n.State == appliance.NodeDrained:
-		return ui.Badge{Kind: ui.Warn, Text: "Drained"}
-	}
-	return ui.Badge{Kind: ui.OK, Text: "Serves"}
+// nodeBadges are how nodes stand, in words.
+var nodeBadges = map[appliance.NodeStanding]ui.Badge{
+	appliance.NodeStandsJoining:    {Kind: ui.Info, Text: "Joining"},
+	appliance.NodeStandsLeaving:    {Kind: ui.Info, Text: "Leaving"},
+	appliance.NodeStandsSilent:     {Kind: ui.Bad, Text: "Silent"},
+	appliance.NodeStandsNotServing: {Kind: ui.Bad, Text: "Does not serve"},
+	appliance.NodeStandsDrained:    {Kind: ui.Warn, Text: "Drained"},
+	appliance.NodeStandsServing:    {Kind: ui.OK, Text: "Serves"},
 }
+
+func nodeBadge(n *appliance.NodeStatus) ui.Badge { return nodeBadges[n.Standing()] }
 
 func nodeChange(n *appliance.NodeStatus) string {
 	if n.Behind > 0 {

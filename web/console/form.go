@@ -64,7 +64,7 @@ func (f *form) whole(name string) int {
 	text := f.trimmed(name)
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		f.fail(name, "%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
+		f.fail(name, "%s %.40q: use a whole number", operation.Plain(name), text)
 	}
 	return n
 }

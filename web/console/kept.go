@@ -17,6 +17,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/web/operation"
 )
 
 // Between a post and the page that follows it, the browser carries what was typed or answered:
@@ -231,7 +232,7 @@ func (k *kept) typed() []typedField {
 	var list []typedField
 	for name, values := range k.Values {
 		if text := strings.TrimSpace(strings.Join(values, "\n")); text != "" && (name == whyField || slices.Contains(actions[k.Operation].fields, name)) {
-			list = append(list, typedField{strings.ReplaceAll(name, "_", " "), text})
+			list = append(list, typedField{operation.Plain(name), text})
 		}
 	}
 	slices.SortFunc(list, func(a, b typedField) int { return strings.Compare(a.name, b.name) })
@@ -245,5 +246,9 @@ func (k *kept) again() string {
 	if len(k.Withheld) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("Enter %s once more: secrets are not kept.", strings.ReplaceAll(joined(k.Withheld), "_", " "))
+	names := make([]string, len(k.Withheld))
+	for i, name := range k.Withheld {
+		names[i] = operation.Plain(name)
+	}
+	return fmt.Sprintf("Enter %s once more: secrets are not kept.", joined(names))
 }

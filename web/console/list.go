@@ -48,7 +48,7 @@ func listBy[In, Item any](p *page, of string, o *operation.Operation[In, operati
 		}
 		if q.Name != "limit" && q.Name != "after" && q.Name != "sort" {
 			l.filtered = l.filtered || value != ""
-			l.filters = append(l.filters, filterField(of, q, value))
+			l.filters = append(l.filters, filterField[Item](of, q, value))
 		}
 	}
 	in, err := o.Decode(operation.Parts{Path: p.param, Query: asked.Encode(), Body: http.NoBody})
@@ -61,8 +61,9 @@ func listBy[In, Item any](p *page, of string, o *operation.Operation[In, operati
 	return l, l.turn()
 }
 
-// filterField is the field of a filter for a parameter.
-func filterField(of string, q operation.Parameter, value string) ui.Field {
+// filterField is the field of a filter for a parameter. A standing has the words of the badges in
+// the rows, and the title of their column.
+func filterField[Item any](of string, q operation.Parameter, value string) ui.Field {
 	f := ui.Field{Name: of + q.Name, Label: label(q.Name), Value: value}
 	if len(q.Enum) > 0 {
 		f.Type, f.Options = "select", []ui.Option{{Text: "all"}}
@@ -70,12 +71,19 @@ func filterField(of string, q operation.Parameter, value string) ui.Field {
 			f.Options = append(f.Options, ui.Option{Value: v, Text: strings.ReplaceAll(v, "_", " ")})
 		}
 	}
+	if q.Name == "standing" {
+		f.Label = "State"
+		for i := range f.Options[1:] {
+			o := &f.Options[i+1]
+			o.Text = standingText[Item](o.Value)
+		}
+	}
 	return f
 }
 
 // label writes the name of a parameter for people.
 func label(name string) string {
-	name = strings.ReplaceAll(name, "_", " ")
+	name = operation.Plain(name)
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 

@@ -55,6 +55,24 @@ func standingBadge(s appliance.Standing) ui.Badge {
 	return b
 }
 
+// standingText is what the badge of an item of a list says that stands so; of a block it says not
+// what is blocked, since each row of it is found.
+func standingText[Item any](state string) string {
+	st := appliance.Standing{State: appliance.StandingState(state)}
+	switch any(*new(Item)).(type) {
+	case *appliance.ExternalKey:
+		st.Decides = appliance.DecidesKey
+	case *appliance.Credential:
+		st.Decides = appliance.DecidesCredential
+	case appliance.NodeStatus:
+		return nodeBadges[appliance.NodeStanding(state)].Text
+	}
+	if st.State == appliance.StandingBlocked {
+		return standingWords[st.State].Text
+	}
+	return standingBadge(st).Text
+}
+
 // headerStanding is what the header of each page says, and what tells it to change.
 func (p *page) headerStanding() ui.Standing {
 	s := p.c.Performer.Standing()

@@ -397,7 +397,7 @@ func performApproved(ctx context.Context, c *Caller, in ApprovedPerformance) (Ap
 	case len(r.Secret) == 0 && len(in.Secret) > 0:
 		return ApprovalDetail{}, fault.Errorf(fault.Invalid, "\"secret\": this was asked for without one; leave it out")
 	case len(r.Secret) > 0 && !r.Secret.To(in.Secret):
-		return ApprovalDetail{}, fault.Errorf(fault.Invalid, "\"secret\": give the %s that this was asked for with; it is stored nowhere, and this is another one, or none", strings.ReplaceAll(route.secretMember.name, "_", " "))
+		return ApprovalDetail{}, fault.Errorf(fault.Invalid, "\"secret\": give the %s that this was asked for with; it is stored nowhere, and this is another one, or none", Plain(route.secretMember.name))
 	}
 	if err := c.storedReady(r); err != nil {
 		return ApprovalDetail{}, err

@@ -172,7 +172,7 @@ func (c *Caller) known(ctx context.Context, f AuditFilter) (k Known) {
 	if f.Key != "" {
 		if _, err := c.Domain.ShowKey(ctx, f.KeyStore, f.Key); err == nil {
 			k.Keys = []string{f.Key}
-		} else if page, err := c.Domain.Keys(ctx, f.KeyStore, appliance.Page{Limit: 100}); err == nil {
+		} else if page, err := c.Domain.Keys(ctx, f.KeyStore, appliance.Page{Limit: 100}, ""); err == nil {
 			for _, key := range page {
 				k.Keys = append(k.Keys, key.ID)
 			}

@@ -34,8 +34,9 @@ type Audit interface {
 	Export(ctx context.Context, q audit.Query, w io.Writer, format string) error
 	// Proof makes a proof, in JSON, that a record is in the log.
 	Proof(ctx context.Context, seq int64) ([]byte, error)
-	// Verify reads the whole log as it is on the disk; it may take minutes.
-	Verify(ctx context.Context) (*audit.Report, error)
+	// Verify reads the whole log as it is on the disk; it may take minutes. It calls verified
+	// from time to time with how many records it has verified.
+	Verify(ctx context.Context, verified func(records int64)) (*audit.Report, error)
 }
 
 // AuditSearch asks for a page of records.
@@ -87,6 +88,9 @@ type LogVerification struct {
 	Started time.Time `json:"started,omitzero" jsonschema:"When the last verification began; absent before the first."`
 	Ended   time.Time `json:"ended,omitzero" jsonschema:"When the last verification ended; absent before the first."`
 	By      string    `json:"by,omitempty" jsonschema:"The name of the person or token that asked for the verification."`
+	// Verified of Records were verified so far; neither is there when none is under way.
+	Verified int64 `json:"verified,omitempty" jsonschema:"How many records the verification under way has verified so far; absent if there is none." example:"120000"`
+	Records  int64 `json:"records,omitempty" jsonschema:"How many records the log had when the verification under way began; absent if there is none." example:"5000000"`
 	// Report is what it found; Error why it could not be done.
 	Report *audit.Report `json:"report,omitempty" jsonschema:"What the last verification found."`
 	Error  string        `json:"error,omitempty" jsonschema:"Why the last verification could not be done."`
@@ -231,6 +235,14 @@ type verification struct {
 	last LogVerification
 }
 
+// verified notes how far the verification is. The log grows meanwhile, and what it has grown by is
+// verified, too.
+func (v *verification) verified(records int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.last.Verified, v.last.Records = records, max(v.last.Records, records)
+}
+
 // Verification gives the state of the verification of this node's log.
 func (p *Performer) Verification() LogVerification {
 	v := &p.checks
@@ -255,11 +267,15 @@ func (p *Performer) beginVerification(by string) {
 		return
 	}
 	v.last = LogVerification{Running: true, Started: p.Now().UTC(), By: by}
+	if status := p.Audit.Status(); status != nil {
+		v.last.Records = status.Size - status.First
+	}
 	go func() {
-		report, err := p.Audit.Verify(context.Background())
+		report, err := p.Audit.Verify(context.Background(), v.verified)
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.last.Running, v.last.Ended, v.last.Report = false, p.Now().UTC(), report
+		v.last.Verified, v.last.Records = 0, 0
 		if err != nil {
 			told := fault.Answer(context.Background(), p.Log, "the audit log was verified", err)
 			if v.last.Error = told.Message; told.Reference == "" {

@@ -38,12 +38,12 @@ func (c *Caller) Differences(ctx context.Context, r *approval.Request) ([]Differ
 	var all []Difference
 	for _, f := range route.fields {
 		if f.in == inPathOf {
-			all = append(all, Difference{What: plain(f.Name), Before: q.Path(f.Name), After: q.Path(f.Name)})
+			all = append(all, Difference{What: Plain(f.Name), Before: q.Path(f.Name), After: q.Path(f.Name)})
 		}
 	}
 	for _, m := range members(route.input) {
 		if v, there := after[m.name]; there {
-			all = append(all, Difference{plain(m.name), inWords(before[m.name]), inWords(v)})
+			all = append(all, Difference{Plain(m.name), inWords(before[m.name]), inWords(v)})
 		}
 	}
 	if len(after) == 0 { // the thing as a whole
@@ -53,7 +53,7 @@ func (c *Caller) Differences(ctx context.Context, r *approval.Request) ([]Differ
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			d := Difference{What: plain(name), Before: inWords(before[name])}
+			d := Difference{What: Plain(name), Before: inWords(before[name])}
 			if route.Method != http.MethodDelete {
 				d.After = d.Before
 			}
@@ -61,7 +61,7 @@ func (c *Caller) Differences(ctx context.Context, r *approval.Request) ([]Differ
 		}
 	}
 	if len(r.Secret) > 0 {
-		all = append(all, Difference{What: plain(route.secretMember.name), After: "given by the one who asked, and shown to nobody"})
+		all = append(all, Difference{What: Plain(route.secretMember.name), After: "given by the one who asked, and shown to nobody"})
 	}
 	return all, nil
 }
@@ -95,9 +95,6 @@ func (c *Caller) MayDecide(ctx context.Context, r *approval.Request) error {
 	return err
 }
 
-// plain is the name of a member in words.
-func plain(name string) string { return strings.ReplaceAll(name, "_", " ") }
-
 // inWords writes a value of JSON for people.
 func inWords(v any) string {
 	switch v := v.(type) {
@@ -116,7 +113,7 @@ func inWords(v any) string {
 	case map[string]any:
 		parts := make([]string, 0, len(v))
 		for name, item := range v {
-			parts = append(parts, plain(name)+": "+inWords(item))
+			parts = append(parts, Plain(name)+": "+inWords(item))
 		}
 		slices.Sort(parts)
 		return strings.Join(parts, "; ")

@@ -51,7 +51,7 @@ type CredentialName struct {
 type CredentialPage struct {
 	KeyStoreName
 	Paging
-	State string `query:"state" enum:"active,inactive" about:"only credentials that are accepted, or that are not" json:"-"`
+	Standing appliance.StandingState `query:"standing" enum:"serving,inactive,blocked,out_of_service,stale,unrecorded" about:"only credentials whose standing has this state" json:"-"`
 }
 
 func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
@@ -71,7 +71,7 @@ var (
 		},
 		All: func(ctx context.Context, c *Caller, in CredentialPage) ([]*appliance.Credential, error) {
 			all, err := c.Domain.Credentials(ctx, in.KeyStore)
-			return keep(all, err, func(k *appliance.Credential) bool { return in.State == "" || k.Active == (in.State == "active") })
+			return keep(all, err, func(k *appliance.Credential) bool { return is(k.Standing.State, in.Standing) })
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{

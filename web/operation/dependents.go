@@ -219,7 +219,7 @@ func (d *dependents) ofKeyStore(ctx context.Context, in DependentsOf) error {
 	if err != nil {
 		return nil
 	}
-	keys, err := d.Domain.Keys(ctx, in.KeyStore, appliance.Page{Limit: shownDependents})
+	keys, err := d.Domain.Keys(ctx, in.KeyStore, appliance.Page{Limit: shownDependents}, "")
 	if err := d.known("The key store's keys are", err); err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ type lists struct{ hung }
 func (lists) ShowKeyStore(context.Context, string) (*appliance.KeyStoreDetail, error) {
 	return &appliance.KeyStoreDetail{Keys: 5}, nil
 }
-func (l lists) Keys(ctx context.Context, _ string, _ appliance.Page) ([]*appliance.ExternalKey, error) {
+func (l lists) Keys(ctx context.Context, _ string, _ appliance.Page, _ appliance.StandingState) ([]*appliance.ExternalKey, error) {
 	return nil, l.wait(ctx)
 }
 

@@ -243,7 +243,7 @@ func TestEmptyNames(t *testing.T) {
 	if _, err := ListKeys.Do(t.Context(), (&Performer{}).As(admin, ""), KeyPage{KeyStoreName: KeyStoreName{"p"}, Paging: Paging{Limit: 1001}}); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("a limit out of its bounds: %v", err)
 	}
-	if _, err := ListKeys.Do(t.Context(), (&Performer{}).As(admin, ""), KeyPage{KeyStoreName: KeyStoreName{"p"}, State: "nonsense"}); fault.CodeOf(err) != fault.Invalid {
+	if _, err := ListKeys.Do(t.Context(), (&Performer{}).As(admin, ""), KeyPage{KeyStoreName: KeyStoreName{"p"}, Standing: "nonsense"}); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("a state that there is not: %v", err)
 	}
 }

@@ -265,7 +265,7 @@ func (f *fileOf[Row, Thing]) twice(p *plan[Row]) {
 func (f *fileOf[Row, Thing]) columnOf(err error) string {
 	text := strings.ToLower(messageOf(err))
 	for _, c := range f.columns {
-		name := strings.ReplaceAll(strings.TrimSuffix(c.name, "s"), "_", " ")
+		name := Plain(strings.TrimSuffix(c.name, "s"))
 		if strings.HasPrefix(text, name) {
 			return c.name
 		}

@@ -70,12 +70,12 @@ func (n NodeDetail) revised() any { return n.Node }
 // NodePage asks for a page of nodes.
 type NodePage struct {
 	Paging
-	Node  string              `query:"node" longest:"253" about:"only nodes whose ID or address has it in it" json:"-"`
-	State appliance.NodeState `query:"state" enum:"joining,serving,drained,leaving" about:"only nodes of that state" json:"-"`
+	Node     string                 `query:"node" longest:"253" about:"only nodes whose ID or address has it in it" json:"-"`
+	Standing appliance.NodeStanding `query:"standing" enum:"serving,not_serving,silent,drained,joining,leaving" about:"only nodes that stand so: that serve, that answer and do not serve, that do not answer, that are drained, that join or that leave" json:"-"`
 }
 
 func (p NodePage) has(n appliance.NodeStatus) bool {
-	return (contains(n.ID, p.Node) || contains(n.Address, p.Node)) && (p.State == "" || n.State == p.State)
+	return (contains(n.ID, p.Node) || contains(n.Address, p.Node)) && is(n.Standing(), p.Standing)
 }
 
 // The operations on the fleet. Removing a node takes its right to serve away, so it is as

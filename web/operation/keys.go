@@ -16,7 +16,7 @@ type Keys interface {
 	CheckKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) error
 	CreateKeys(ctx context.Context, keyStore string, want []appliance.NewExternalKey) ([]*appliance.StoredKey, error)
 	FindKeys(ctx context.Context, keyStore string, ids []string) (map[string]*appliance.ExternalKey, error)
-	Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error)
+	Keys(ctx context.Context, keyStore string, page appliance.Page, standing appliance.StandingState) ([]*appliance.ExternalKey, error)
 	ShowKey(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error)
 	SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*appliance.ExternalKey, error)
 	CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error
@@ -44,10 +44,10 @@ func keySubject(ctx context.Context, c *Caller, in KeyName) any { return in.subj
 type KeyPage struct {
 	KeyStoreName
 	Paging
-	Prefix  string             `query:"prefix" about:"only IDs that begin so" json:"-"`
-	State   appliance.KeyState `query:"state" enum:"enabled,disabled,pending_deletion,deletion_suspended,blocked" about:"only keys in that state" json:"-"`
-	Custody appliance.Custody  `query:"custody" enum:"cached,hsm" about:"only keys in that custody" json:"-"`
-	Usage   string             `query:"usage" enum:"encrypt,decrypt,both,none" about:"only keys that may do just this" json:"-"`
+	Prefix   string                  `query:"prefix" about:"only IDs that begin so" json:"-"`
+	Standing appliance.StandingState `query:"standing" enum:"serving,disabled,pending_deletion,deletion_suspended,blocked,no_credential,hsm_away,out_of_service,stale,unrecorded" about:"only keys whose standing has this state" json:"-"`
+	Custody  appliance.Custody       `query:"custody" enum:"cached,hsm" about:"only keys in that custody" json:"-"`
+	Usage    string                  `query:"usage" enum:"encrypt,decrypt,both,none" about:"only keys that may do just this" json:"-"`
 }
 
 // NewKey asks for an external key. Material, if there is any, is imported.
@@ -89,7 +89,7 @@ var (
 			{"created", func(k *appliance.ExternalKey) string { return timeKey(k.CreatedAt) }},
 		},
 		Part: func(ctx context.Context, c *Caller, in KeyPage, want part) ([]*appliance.ExternalKey, int, error) {
-			page := appliance.Page{After: want.after.ID, ByCreation: want.by == "created", Down: want.down, Limit: want.limit, Prefix: in.Prefix, State: in.State, Custody: in.Custody}
+			page := appliance.Page{After: want.after.ID, ByCreation: want.by == "created", Down: want.down, Limit: want.limit, Prefix: in.Prefix, Custody: in.Custody}
 			if page.ByCreation && page.After != "" {
 				at, err := time.Parse(timeKeyFormat, want.after.Key)
 				if err != nil {
@@ -103,7 +103,7 @@ var (
 					page.Usage = &appliance.Usage{}
 				}
 			}
-			keys, err := c.Domain.Keys(ctx, in.KeyStore, page)
+			keys, err := c.Domain.Keys(ctx, in.KeyStore, page, in.Standing)
 			return keys, 0, err
 		},
 	})

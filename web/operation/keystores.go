@@ -38,8 +38,8 @@ func (n KeyStoreName) subject(ctx context.Context, c *Caller) any {
 // KeyStorePage asks for a page of the key stores.
 type KeyStorePage struct {
 	Paging
-	Name  string `query:"name" about:"only key stores whose name has this text in it" json:"-"`
-	State string `query:"state" enum:"blocked,not_blocked" about:"only key stores that are blocked by themselves, or that are not" json:"-"`
+	Name     string                  `query:"name" about:"only key stores whose name has this text in it" json:"-"`
+	Standing appliance.StandingState `query:"standing" enum:"serving,degraded,blocked,no_credential,out_of_service,locked,held,stale,unrecorded" about:"only key stores whose standing has this state" json:"-"`
 }
 
 // Quota is the most authenticated requests a second; 0 for no limit.
@@ -86,7 +86,7 @@ var (
 		All: func(ctx context.Context, c *Caller, in KeyStorePage) ([]*appliance.KeyStore, error) {
 			all, err := c.Domain.KeyStores(ctx)
 			return keep(all, err, func(k *appliance.KeyStore) bool {
-				return c.shows(k.Name) && contains(k.Name, in.Name) && (in.State == "" || k.Blocked.IsZero() == (in.State == "not_blocked"))
+				return c.shows(k.Name) && contains(k.Name, in.Name) && is(k.Standing.State, in.Standing)
 			})
 		},
 	})

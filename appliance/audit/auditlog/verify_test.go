@@ -618,3 +618,27 @@ func TestVerifierKey(t *testing.T) {
 		t.Error("P-384")
 	}
 }
+
+// TestVerifyTellsProgress: who verifies a log hears how many records were verified, of a fleet those
+// of all logs together.
+func TestVerifyTellsProgress(t *testing.T) {
+	dir := t.TempDir()
+	const records = 3000
+	o := options()
+	o.NoSync = true
+	l := open(t, dir, o)
+	appendAll(t, l, 0, records)
+	must(t, l.Close())
+	var told []int64
+	report, err := verify(dir, audit.VerifyOptions{Progress: func(n int64) { told = append(told, n) }})
+	if err != nil || report.Records < records {
+		t.Fatalf("%+v: %v", report, err)
+	}
+	if len(told) < 2 || !slices.IsSorted(told) || told[0] == 0 || told[len(told)-1] > report.Records || report.Records-told[len(told)-1] > 1024 {
+		t.Errorf("of %d records it told %d", report.Records, told)
+	}
+	var sum int64
+	if _, err := audit.VerifyFleet([]string{dir}, verifiers(), audit.FleetOptions{Progress: func(n int64) { sum = n }}); err != nil || sum != told[len(told)-1] {
+		t.Errorf("of a fleet it told %d: %v", sum, err)
+	}
+}

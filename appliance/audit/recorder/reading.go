@@ -91,13 +91,14 @@ func (r *Recorder) Proof(_ context.Context, seq int64) ([]byte, error) {
 }
 
 // Verify reads the whole log as it is on the disk. The key is the one that signs
-// now: a log that an earlier key has signed, too, is verified offline, with both.
-func (r *Recorder) Verify(context.Context) (*audit.Report, error) {
+// now: a log that an earlier key has signed, too, is verified offline, with both. It calls verified
+// from time to time with how many records it has verified.
+func (r *Recorder) Verify(_ context.Context, verified func(records int64)) (*audit.Report, error) {
 	r.mu.Lock()
 	open, keys, id := r.open, r.keys, r.id
 	r.mu.Unlock()
 	if open == nil {
 		return nil, errNotOpen
 	}
-	return audit.Verify(r.o.Dir, keys, audit.VerifyOptions{LogID: id})
+	return audit.Verify(r.o.Dir, keys, audit.VerifyOptions{LogID: id, Progress: verified})
 }

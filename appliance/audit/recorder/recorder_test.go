@@ -79,7 +79,7 @@ func TestBeforeOpen(t *testing.T) {
 		"Checkpoint":    second(r.Checkpoint()),
 		"Export":        r.Export(t.Context(), audit.Query{}, io.Discard, "jsonl"),
 		"Proof":         second(r.Proof(t.Context(), 0)),
-		"Verify":        second(r.Verify(t.Context())),
+		"Verify":        second(r.Verify(t.Context(), nil)),
 	} {
 		if fault.CodeOf(err) != fault.Locked {
 			t.Errorf("%s: %v", what, err)
@@ -104,7 +104,7 @@ func TestBeforeOpen(t *testing.T) {
 	if want := []string{"probe allowed   boot b 0", "measure allowed   boot b 1000", "collect failed " + string(fault.HSMPIN) + " why boot b 0"}; !slices.Equal(told, want) {
 		t.Errorf("recorded %q, want %q", told, want)
 	}
-	if report, err := r.Verify(t.Context()); err != nil {
+	if report, err := r.Verify(t.Context(), nil); err != nil {
 		t.Errorf("%v: %+v", err, report)
 	}
 }

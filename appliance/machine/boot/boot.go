@@ -50,6 +50,9 @@ type Options struct {
 	Probe func(ctx context.Context, p *attest.Policy) (*attest.Collector, error)
 	// Policy reads the appraisal policy.
 	Policy func() (*attest.SignedPolicy, error)
+	// Endorsements, if given, reads what the appliance has of its own besides the policy.
+	// Errors: [*fault.Fault].
+	Endorsements func() (attest.Endorsements, error)
 	// Revoked gives the version below which policies are revoked by this machine's
 	// TPM; 0 if there are none.
 	Revoked func(c *attest.Collector) (uint64, error)
@@ -59,9 +62,9 @@ type Options struct {
 	// becomes another one, evidence is renewed.
 	TLSKey func() ([]byte, error)
 	// Measured, if given, is called before each attempt at the release, when the machine
-	// has been appraised by the policy version and the TPM is not capped yet. With an
+	// has been appraised by the policy and the TPM is not capped yet. With an
 	// error nothing is released.
-	Measured func(ctx context.Context, c *attest.Collector, version uint64) error
+	Measured func(ctx context.Context, c *attest.Collector, policy PolicyID) error
 	// Release is asked for the HSM's credential.
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.
@@ -101,6 +104,7 @@ type Boot struct {
 	// Of the goroutine of Run.
 	seq        int
 	policy     *attest.SignedPolicy
+	own        attest.Endorsements
 	evidence   *attest.Evidence
 	tlsKey     []byte // that the evidence was collected with
 	nonce      []byte
@@ -306,9 +310,9 @@ func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *a
 		return nil, nil, err
 	}
 	b.mu.Lock()
-	signed := b.policy
+	signed, own := b.policy, b.own
 	b.mu.Unlock()
-	x := attest.Expectation{At: b.o.Now(), Nonce: nonce, TLSKey: key, Roots: b.o.Roots}
+	x := attest.Expectation{At: b.o.Now(), Nonce: nonce, TLSKey: key, Endorsements: own, Roots: b.o.Roots}
 	if signed == nil {
 		policy := attest.DefaultPolicy()
 		return e, attest.Verify(e, &policy, x), nil

@@ -1,6 +1,7 @@
 package boot_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -67,7 +68,7 @@ func (c *clock) waits() time.Duration {
 	select {
 	case d := <-c.waiting:
 		return d
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatal("the boot does not wait")
 		return 0
 	}
@@ -345,7 +346,12 @@ func TestRefused(t *testing.T) {
 	for code, wrong := range map[string]func(s *site){
 		string(fault.PolicyFile): func(s *site) { s.policyErr = errors.New("a broken file") },
 		string(fault.PolicyVersion): func(s *site) {
-			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), 2); err != nil {
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), boot.PolicyID{Version: 2}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		string(fault.PolicyVersion) + "  ": func(s *site) { // another policy of the same version
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), boot.PolicyID{Version: 1, Digest: bytes.Repeat([]byte{1}, 32)}); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -376,7 +382,7 @@ func TestRefused(t *testing.T) {
 			s.options.Parts = append(s.options.Parts, parts.File("pkcs11-module", "/nowhere", parts.OpenFile))
 		},
 		string(fault.Collect): func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
-		"E_SNP_TCB":           func(s *site) { snp.PolicyOf(s.policy.Reports).MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
+		"E_SNP_TCB":           func(s *site) { snp.PolicyOf(s.policy.Reports).MinimumTCB["Milan"] = snp.TCB{SNP: 29, Microcode: 255} },
 		"E_SNP_CHAIN":         func(s *site) { s.options.Roots = nil },
 	} {
 		t.Run(code, func(t *testing.T) {

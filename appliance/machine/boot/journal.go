@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
 )
 
 // Journal keeps what became of the boots of this machine. Its rows are about the
@@ -13,7 +14,10 @@ type Journal interface {
 	// RecordBootStep adds a step of a boot; fault.Exists if its number is taken. Old ones
 	// are dropped when there are many.
 	RecordBootStep(ctx context.Context, b progress.Step) error
-	// RaisePolicyVersion notes that the machine has an appraisal policy of that version,
-	// and gives the highest that it has had.
-	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
+	// RaisePolicyVersion notes that the machine has that appraisal policy, and gives the
+	// one of the highest version that it has had: of two of one version the first.
+	RaisePolicyVersion(ctx context.Context, policy PolicyID) (highest PolicyID, err error)
 }
+
+// PolicyID is [attest.PolicyID].
+type PolicyID = attest.PolicyID

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/release"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 )
 
@@ -22,6 +24,10 @@ type SealedRelease struct {
 	Authorizations string
 	// Key is the file of the public key (PEM, P-256) that signs them.
 	Key string
+	// VolumeKey gives the key that is derived from the state volume's, to which the
+	// credential is sealed besides; nil on a machine without a state volume. A
+	// [*fault.Fault].
+	VolumeKey func() ([]byte, error)
 }
 
 // Release implements [Releaser].
@@ -33,16 +39,64 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
 	}
-	blob, err := seal.ParseBlob(text)
-	if err != nil {
-		return nil, "", unusable(s.Blob, err)
-	}
-	authorizations, err := s.ReadAuthorizations()
+	sealed, err := s.read(text)
 	if err != nil {
 		return nil, "", err
 	}
-	credential, to, err := (&release.Sealed{TPM: c.TPM, Blob: blob, Authorizations: authorizations}).Release(ctx)
-	return credential, to, notReleased(err)
+	if sealed.Authorizations, err = s.ReadAuthorizations(); err != nil {
+		return nil, "", err
+	}
+	sealed.TPM = c.TPM
+	credential, to, err := sealed.Release(ctx)
+	if err != nil {
+		return nil, "", notReleased(err)
+	}
+	return credential, to + "; " + howSealed(sealed), nil
+}
+
+// howSealed says what the TPM has certified of how the credential was sealed, for people
+// who look into it: which system did.
+func howSealed(s *release.Sealed) string {
+	blob := s.Blob
+	if s.Bound != nil {
+		blob = &s.Bound.Object
+	}
+	made := blob.Made.PCRs["sha384"]
+	if made == nil {
+		made = blob.Made.PCRs["sha256"]
+	}
+	var was []string
+	for _, n := range []int{4, 11, tpm.ApplicationPCR} {
+		was = append(was, fmt.Sprintf("PCR %d was %x…", n, []byte(made[n][:min(8, len(made[n]))])))
+	}
+	return "it was sealed in this TPM while " + strings.Join(was, ", ")
+}
+
+// read reads the sealed credential. With a state volume, one that was sealed without is
+// not taken: whoever puts another volume there could put one beside it.
+func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
+	if s.VolumeKey == nil {
+		blob, err := seal.ParseBlob(text)
+		if errors.Is(err, seal.ErrBound) {
+			return nil, fault.Wrapf(fault.SealVolume, err, "%s needs the state volume that it was sealed on, and this machine has none (state.volume)", s.Blob)
+		}
+		if err != nil {
+			return nil, unusable(s.Blob, err)
+		}
+		return &release.Sealed{Blob: blob}, nil
+	}
+	bound, err := seal.ParseBound(text)
+	if errors.Is(err, seal.ErrUnbound) {
+		return nil, fault.Wrapf(fault.SealVolume, err, "%s is not sealed to this state volume", s.Blob)
+	}
+	if err != nil {
+		return nil, unusable(s.Blob, err)
+	}
+	key, err := s.VolumeKey()
+	if err != nil {
+		return nil, err
+	}
+	return &release.Sealed{Bound: bound, VolumeKey: key}, nil
 }
 
 // ReadAuthorizations reads the signed PCR policies; a [*fault.Fault].
@@ -80,7 +134,12 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 	if err != nil {
 		return err
 	}
-	blob, err := seal.Seal(c.TPM, key, seal.Credential, credential)
+	var blob interface{ Encode() ([]byte, error) }
+	if s.VolumeKey == nil {
+		blob, err = seal.Seal(c.TPM, key, seal.Credential, credential)
+	} else {
+		blob, err = s.bind(c, key, credential)
+	}
 	if err != nil {
 		return err
 	}
@@ -89,6 +148,15 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 		return err
 	}
 	return WriteFile(s.Blob, text)
+}
+
+// bind seals the credential to the TPM and to the state volume.
+func (s *SealedRelease) bind(c *attest.Collector, key *ecdsa.PublicKey, credential []byte) (*seal.Bound, error) {
+	volumeKey, err := s.VolumeKey()
+	if err != nil {
+		return nil, err
+	}
+	return seal.SealBound(c.TPM, key, seal.Credential, credential, volumeKey)
 }
 
 func readSealKey(file string) (*ecdsa.PublicKey, error) {

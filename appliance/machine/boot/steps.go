@@ -80,12 +80,12 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	if policy.Version < revoked {
 		return fault.Errorf(fault.PolicyVersion, "the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)
 	}
-	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.Version)
+	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.ID())
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}
-	if policy.Version < highest {
-		return fault.Errorf(fault.PolicyVersion, "the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)
+	if err := highest.CheckNext(policy.ID()); err != nil {
+		return fault.Errorf(fault.PolicyVersion, "the policy %q is refused: %s", policy.Name, err)
 	}
 	b.mu.Lock()
 	b.policy = policy
@@ -190,8 +190,11 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	if err := b.endorse(); err != nil {
+		return "", err
+	}
 	now := b.o.Now()
-	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Signed: b.policy, Roots: b.o.Roots})
+	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Signed: b.policy, Endorsements: b.own, Roots: b.o.Roots})
 	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
@@ -227,7 +230,7 @@ func (b *Boot) keyExpires() time.Time {
 // release gets the credential and closes the door behind it.
 func (b *Boot) release(ctx context.Context) (string, error) {
 	if b.o.Measured != nil {
-		if err := b.o.Measured(ctx, b.collector, b.policy.Version); err != nil {
+		if err := b.o.Measured(ctx, b.collector, b.policy.ID()); err != nil {
 			return "", err
 		}
 	}

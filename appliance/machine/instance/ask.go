@@ -20,14 +20,23 @@ const (
 // AskSetup asks for user data that have the hash of a setup code, for 3 s at most;
 // nil if there are none. What fails is logged, and nothing depends on it.
 func (m *Metadata) AskSetup(ctx context.Context, log *slog.Logger) *[sha256.Size]byte {
-	ctx, cancel := context.WithTimeout(ctx, userDataTime)
+	if d := m.AskUserData(ctx, userDataTime, log); d != nil {
+		return d.Setup
+	}
+	return nil
+}
+
+// AskUserData asks for user data for as long as atMost; nil if there are none that can be
+// used. What fails is logged.
+func (m *Metadata) AskUserData(ctx context.Context, atMost time.Duration, log *slog.Logger) *UserData {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	for {
 		text, err := m.UserData(ctx)
 		if err == nil {
-			sum, err := ParseSetup(text)
+			d, err := ParseUserData(text)
 			if err == nil {
-				return &sum
+				return d
 			}
 			log.Warn("user data are ignored", "error", err)
 			return nil

@@ -10,6 +10,8 @@ import (
 	"regexp"
 
 	"github.com/go-json-experiment/json"
+
+	"holdfast/attest/owner"
 )
 
 // Identity is who an instance says it is.
@@ -86,6 +88,41 @@ func ParseSetup(text []byte) ([sha256.Size]byte, error) {
 	}
 	_, _ = hex.Decode(digest[:], []byte(d.Sum)) // its form has been checked
 	return digest, nil
+}
+
+// UserData is what the user data of an instance have for Holdfast.
+type UserData struct {
+	// Setup is the SHA-256 of a setup code; nil without one.
+	Setup *[sha256.Size]byte
+	// Launch is a launch file that is signed by the owner whom it names; nil without one.
+	// Document is the launch document that it came in.
+	Launch   *owner.Launch
+	Document []byte
+}
+
+// ParseUserData reads user data: of version 1, which is what [ParseSetup] reads, or of
+// version 2, which is a launch document (package attest/owner).
+func ParseUserData(text []byte) (*UserData, error) {
+	var of struct {
+		Holdfast int `json:"holdfast"`
+	}
+	if len(text) <= owner.MaxDocument && json.Unmarshal(text, &of) == nil && of.Holdfast == 2 {
+		l, code, err := owner.ParseDocument(text)
+		if err != nil {
+			return nil, fmt.Errorf("user data: %w", err)
+		}
+		d := &UserData{Launch: l, Document: text}
+		if code != "" {
+			d.Setup = new([sha256.Size]byte)
+			_, _ = hex.Decode(d.Setup[:], []byte(code)) // its form has been checked
+		}
+		return d, nil
+	}
+	digest, err := ParseSetup(text)
+	if err != nil {
+		return nil, err
+	}
+	return &UserData{Setup: &digest}, nil
 }
 
 // ReadSetup reads a file with that.

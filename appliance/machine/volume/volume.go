@@ -93,6 +93,9 @@ type Opened struct {
 	Authorization string
 	// Identity is what was measured into [tpm.StateVolumePCR], 32 bytes.
 	Identity []byte
+	// PINKey is the key to which the PIN is sealed besides: see [Opened.HandOver]. The
+	// caller zeroizes it.
+	PINKey []byte
 }
 
 // Open opens the volume, and makes it first on an empty disk. Errors: [*fault.Fault];
@@ -240,7 +243,7 @@ func (m *metadata) check() error {
 	if len(m.Config.Flags) > 0 || m.Config.Requirements != nil {
 		return errors.New("it asks for flags or has requirements, such as of a re-encryption")
 	}
-	_, err := m.sealed()
+	_, _, err := m.sealed()
 	return err
 }
 
@@ -249,22 +252,29 @@ type token struct {
 	Type     string          `json:"type"`
 	Keyslots []string        `json:"keyslots"`
 	Sealed   json.RawMessage `json:"sealed"`
+	// MadeBy is what authorized the system that made the volume to open it.
+	MadeBy *seal.Authorization `json:"made_by"`
 }
 
-// sealed gives the sealed key.
-func (m *metadata) sealed() (*seal.Blob, error) {
+// sealed gives the sealed key, and by what the system that made it was authorized.
+func (m *metadata) sealed() (*seal.Blob, *seal.Authorization, error) {
 	if len(m.Tokens) != 1 {
-		return nil, fmt.Errorf("it has %d tokens, not one with the sealed key", len(m.Tokens))
+		return nil, nil, fmt.Errorf("it has %d tokens, not one with the sealed key", len(m.Tokens))
 	}
 	var t token
 	if err := json.Unmarshal(m.Tokens["0"], &t); err != nil || t.Type != tokenType {
-		return nil, fmt.Errorf("its token is not of the type %s", tokenType)
+		return nil, nil, fmt.Errorf("its token is not of the type %s", tokenType)
 	}
 	blob, err := seal.ParseBlob(t.Sealed)
-	if err == nil && blob.Use != seal.StateVolume {
-		err = fmt.Errorf("what is sealed in it is for the %s", blob.Use)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case blob.Use != seal.StateVolume:
+		return nil, nil, fmt.Errorf("what is sealed in it is for the %s", blob.Use)
+	case t.MadeBy == nil:
+		return nil, nil, errors.New("it does not say by what the system that made it was authorized")
 	}
-	return blob, err
+	return blob, t.MadeBy, nil
 }
 
 // create makes the volume. If it is cut off, the next boot begins anew.
@@ -280,7 +290,11 @@ func (v *volume) create(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrapf(fault.VolumeOpen, err, "the state volume's key cannot be sealed")
 	}
-	sealed, err := json.Marshal(token{tokenType, []string{"0"}, text})
+	madeBy, err := seal.MadeBy(blob, v.o.Authorizations)
+	if err != nil {
+		return err
+	}
+	sealed, err := json.Marshal(token{tokenType, []string{"0"}, text, madeBy})
 	if err != nil {
 		return fault.Wrapf(fault.VolumeOpen, err, "the state volume's key cannot be sealed")
 	}
@@ -308,7 +322,7 @@ func (v *volume) create(ctx context.Context) error {
 
 // open has the TPM give the key, measures which volume it is, and mounts it.
 func (v *volume) open(ctx context.Context, fresh bool) error {
-	blob, err := v.metadata.sealed()
+	blob, madeBy, err := v.metadata.sealed()
 	if err != nil {
 		return fault.Wrapf(fault.VolumeHeader, err, "the state volume's header has no key for this appliance")
 	}
@@ -320,6 +334,9 @@ func (v *volume) open(ctx context.Context, fresh bool) error {
 		return fault.Wrapf(fault.TPMFailed, err, "the TPM does not give the state volume's key")
 	}
 	defer clear(secret)
+	if err := v.made(blob, madeBy); err != nil {
+		return err
+	}
 	unlock := []string{"cryptsetup", "open", "--type", "luks2", "--header", v.header, "--key-file", "-", v.o.Disk}
 	if err := run(ctx, secret, append(unlock, "--test-passphrase")...); err != nil {
 		return fault.Wrapf(fault.VolumeOpen, err, "the state volume does not open with the key that its TPM gave")
@@ -334,7 +351,22 @@ func (v *volume) open(ctx context.Context, fresh bool) error {
 		_ = run(ctx, nil, "cryptsetup", "close", mapped)
 		return err
 	}
+	if v.opened.PINKey, err = pinKey(secret); err != nil {
+		return fault.Wrapf(fault.VolumeOpen, err, "no key can be derived for the PIN")
+	}
 	v.opened.Authorization = name
+	return nil
+}
+
+// made says why the volume was not made by a system that was authorized to have its key:
+// another one can have this TPM seal, and make a volume that opens.
+func (v *volume) made(blob *seal.Blob, by *seal.Authorization) error {
+	if err := by.Verify(v.o.Key); err != nil {
+		return err
+	}
+	if _, err := seal.MadeBy(blob, []seal.Authorization{*by}); err != nil {
+		return fault.Wrapf(fault.SealMade, err, "the state volume was made on this machine by a system that was not authorized")
+	}
 	return nil
 }
 

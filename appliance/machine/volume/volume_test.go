@@ -32,6 +32,8 @@ import (
 
 type bench struct {
 	t    *testing.T
+	dir  string // of the TPM's state
+	p    *swtpm.Process
 	dev  *tpm.Device
 	key  *ecdsa.PrivateKey
 	blob []byte
@@ -41,16 +43,10 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	p, err := swtpm.Start(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
-	b := &bench{t: t}
-	if b.dev, err = device.OpenTPM(p.Socket); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.dev.Close() })
+	b := &bench{t: t, dir: t.TempDir()}
+	t.Cleanup(b.off)
+	b.boot("kernel 1")
+	var err error
 	if b.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +54,38 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+func (b *bench) off() {
+	if b.p != nil {
+		_ = b.dev.Close()
+		b.p.Stop()
+	}
+}
+
+// boot starts the machine, also anew, and has it measure what it starts.
+func (b *bench) boot(kernel string) {
+	b.t.Helper()
+	b.off()
+	var err error
+	if b.p, err = swtpm.Start(b.dir); err != nil {
+		b.t.Fatal(err)
+	}
+	if b.dev, err = device.OpenTPM(b.p.Socket); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.dev.Extend(4, []byte(kernel)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func (b *bench) sealed(use seal.Use) []byte {
 	b.t.Helper()
-	blob, err := seal.Seal(b.dev, &b.key.PublicKey, use, bytes.Repeat([]byte{7}, 64))
+	return b.sealedBy(bytes.Repeat([]byte{7}, 64), use)
+}
+
+// sealedBy has the TPM seal that key of a volume.
+func (b *bench) sealedBy(key []byte, use seal.Use) []byte {
+	b.t.Helper()
+	blob, err := seal.Seal(b.dev, &b.key.PublicKey, use, key)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -109,7 +134,13 @@ func (b *bench) formatBy(key []byte, disk string, besides ...string) {
 
 func (b *bench) token(disk, kind string, sealed []byte) {
 	b.t.Helper()
-	text, err := json.Marshal(map[string]any{"type": kind, "keyslots": []string{"0"}, "sealed": json.RawMessage(sealed)})
+	b.tokenBy(disk, kind, sealed, b.leave())
+}
+
+// tokenBy is token, of a volume whose maker says that it was authorized so.
+func (b *bench) tokenBy(disk, kind string, sealed []byte, by any) {
+	b.t.Helper()
+	text, err := json.Marshal(map[string]any{"type": kind, "keyslots": []string{"0"}, "sealed": json.RawMessage(sealed), "made_by": by})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -171,11 +202,12 @@ func TestHeader(t *testing.T) {
 			}
 			b.cryptsetup(bytes.Repeat([]byte{7}, 64), "luksAddKey", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", disk, second)
 		}, fault.VolumeHeader, "one keyslot"},
-		"no token":       {func(disk string) { b.format(disk) }, fault.VolumeHeader, "0 tokens"},
-		"another token":  {func(disk string) { b.format(disk); b.token(disk, "other", b.blob) }, fault.VolumeHeader, "holdfast-sealed"},
-		"no blob":        {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", []byte(`{}`)) }, fault.VolumeHeader, "sealed blob"},
-		"another use":    {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.sealed(seal.Credential)) }, fault.VolumeHeader, "for the credential"},
-		"something else": {func(disk string) { writeAt(t, disk, "not LUKS", 4096) }, fault.VolumeHeader, "neither empty nor a state volume"},
+		"no token":                {func(disk string) { b.format(disk) }, fault.VolumeHeader, "0 tokens"},
+		"another token":           {func(disk string) { b.format(disk); b.token(disk, "other", b.blob) }, fault.VolumeHeader, "holdfast-sealed"},
+		"no blob":                 {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", []byte(`{}`)) }, fault.VolumeHeader, "sealed blob"},
+		"another use":             {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.sealed(seal.Credential)) }, fault.VolumeHeader, "for the credential"},
+		"something else":          {func(disk string) { writeAt(t, disk, "not LUKS", 4096) }, fault.VolumeHeader, "neither empty nor a state volume"},
+		"nothing about its maker": {func(disk string) { b.format(disk); b.tokenBy(disk, "holdfast-sealed", b.blob, nil) }, fault.VolumeHeader, "by what the system that made it was authorized"},
 		"as it should be, without leave": {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.blob) },
 			fault.SealPCRs, "no state of a machine is authorized to have the state-volume"},
 	} {
@@ -243,6 +275,67 @@ func TestIdentity(t *testing.T) {
 	before := b.pcr8()
 	if err := b.open(disk, b.leave()); fault.CodeOf(err) != fault.VolumeMeasured || b.opened.Identity != nil || !bytes.Equal(b.pcr8(), before) {
 		t.Errorf("a second one: %v, %x", err, b.opened.Identity)
+	}
+}
+
+// TestPlanted: a volume that another system has made on this machine, whose key the TPM
+// gives as it gives the right one's, is not opened and not measured.
+func TestPlanted(t *testing.T) {
+	b := newBench(t)
+	good := b.leave()
+	attacker, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.boot("the attacker's system")
+	known := bytes.Repeat([]byte{6}, 64)
+	planted := b.sealedBy(known, seal.StateVolume)
+	authorizeBy := func(key *ecdsa.PrivateKey) seal.Authorization {
+		right := b.key
+		defer func() { b.key = right }()
+		b.key = key
+		return b.leave()
+	}
+	own := authorizeBy(attacker)
+	for name, tt := range map[string]struct {
+		blob func(text []byte) []byte
+		by   seal.Authorization
+		code fault.Code
+		says string
+	}{
+		"by the right release, it says": {func(text []byte) []byte { return text }, good, fault.SealMade, "by a system that was not authorized"},
+		"by one that it signed itself":  {func(text []byte) []byte { return text }, own, fault.SealSignature, "not signed"},
+		"with the right volume's proof": {func(text []byte) []byte {
+			mine, err1 := seal.ParseBlob(text)
+			right, err2 := seal.ParseBlob(b.blob)
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+			mine.Made = right.Made
+			text, err := mine.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text
+		}, good, fault.SealMade, "another object's creation was certified"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.t = t
+			disk := b.disk()
+			b.formatBy(known, disk)
+			b.tokenBy(disk, "holdfast-sealed", tt.blob(planted), tt.by)
+			b.boot("kernel 1")
+			if err := b.open(disk, good); fault.CodeOf(err) != tt.code || !strings.Contains(err.Error(), tt.says) || !bytes.Equal(b.pcr8(), make([]byte, 48)) {
+				t.Errorf("%v, PCR 8 is %s; want %s, %s", err, b.pcr8(), tt.code, tt.says)
+			}
+		})
+	}
+	b.t = t
+	disk := b.disk() // for comparison, the right one
+	b.format(disk)
+	b.tokenBy(disk, "holdfast-sealed", b.blob, good)
+	if err := b.open(disk, good); b.opened.Identity == nil {
+		t.Errorf("the right one is not measured: %v", err)
 	}
 }
 

@@ -32,6 +32,9 @@ const (
 	Revocation Index = 0x01804846
 	// State is the anchor of the appliance's state: see [Anchor].
 	State Index = 0x01804847
+	// Approvals has the version below which an owner's approvals are revoked (package
+	// attest/tpm/seal).
+	Approvals Index = 0x01804848
 )
 
 // bytesOf is the length of a counter's value.

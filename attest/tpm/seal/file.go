@@ -13,7 +13,9 @@ import (
 // The formats of the files, with their versions.
 const (
 	AuthorizationsFormat = "holdfast-authorizations/v1"
-	BlobFormat           = "holdfast-sealed/v1"
+	BlobFormat           = "holdfast-sealed/v2"
+	// blobFormatV1 is that of releases which did not have the TPM prove how it was made.
+	blobFormatV1 = "holdfast-sealed/v1"
 )
 
 // Sizes in bytes, and counts, of what the files may have. What TPMs make is well
@@ -44,7 +46,7 @@ func (f *authorizationsFile) validate() error {
 		if err := a.validate(); err != nil {
 			return fmt.Errorf("authorizations[%d]: %w", i, err)
 		}
-		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name && o.Use == a.Use }) {
+		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name && o.Use == a.Use && o.By == a.By }) {
 			return fmt.Errorf("authorizations[%d]: the name %q is used twice for the %s", i, a.Name, a.Use)
 		}
 	}
@@ -60,7 +62,7 @@ func (a *Authorization) validate() error {
 	if a.Version == 0 {
 		return errors.New("the version is missing; versions begin with 1")
 	}
-	if err := a.Use.validate(); err != nil {
+	if err := errors.Join(a.Use.validate(), a.checkSigner()); err != nil {
 		return fmt.Errorf("%q: %w", a.Name, err)
 	}
 	if _, _, err := a.selection(); err != nil {
@@ -68,6 +70,17 @@ func (a *Authorization) validate() error {
 	}
 	if _, _, err := parseSignature(a.Signature); err != nil {
 		return fmt.Errorf("the signature of %q: %w", a.Name, err)
+	}
+	return nil
+}
+
+// checkSigner says what the authorizations of a signer must have.
+func (a *Authorization) checkSigner() error {
+	switch _, launch := a.PCRs[LaunchPCR]; {
+	case a.By != Publisher && a.By != Owner:
+		return fmt.Errorf("the signer %.80q is none that this program knows: leave it out for the publisher, or %q", string(a.By), Owner)
+	case a.By == Owner && !launch:
+		return fmt.Errorf("an owner's authorization names PCR %d, which has the launch file that the owner has chosen", LaunchPCR)
 	}
 	return nil
 }
@@ -123,15 +136,39 @@ func (b *Blob) validate() error {
 	if _, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b.SigningKey); err != nil {
 		return errors.New("signing_key is no point on P-256")
 	}
+	if b.Made == nil {
+		return errors.New("made is missing: nothing proves how the object was made")
+	}
+	if err := b.Made.CheckSize(); err != nil {
+		return fmt.Errorf("made: %w", err)
+	}
 	return b.Use.validate()
 }
 
+// formatOf gives the format that the text names, empty if it cannot be read.
+func formatOf(text []byte) string {
+	var f struct {
+		Format string `json:"format"`
+	}
+	if len(text) > MaxBlobFile || json.Unmarshal(text, &f) != nil {
+		return ""
+	}
+	return f.Format
+}
+
 // ParseBlob reads the file of a sealed secret. It refuses unknown and duplicate
-// names, another format, and values of impossible sizes.
+// names, another format, and values of impossible sizes. Errors: [ErrBound], of a
+// secret that is sealed to a state volume as well.
 func ParseBlob(text []byte) (*Blob, error) {
+	if formatOf(text) == BoundFormat {
+		return nil, ErrBound
+	}
 	var f blobFile
 	if err := decode(text, MaxBlobFile, &f); err != nil {
 		return nil, fmt.Errorf("sealed blob: %w", err)
+	}
+	if f.Format == blobFormatV1 {
+		return nil, errors.New("sealed blob: an earlier release made it, which did not have the TPM prove how it was made; seal the secret again")
 	}
 	if f.Format != BlobFormat {
 		return nil, fmt.Errorf("sealed blob: the format is %.80q, and this program reads %q", f.Format, BlobFormat)

@@ -139,7 +139,8 @@ func blob(t testing.TB) *seal.Blob {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &seal.Blob{Public: []byte{1}, Private: []byte{2}, Parent: []byte{3}, SigningKey: point}
+	return &seal.Blob{Public: []byte{1}, Private: []byte{2}, Parent: []byte{3}, SigningKey: point,
+		Made: &tpm.Creation{Data: []byte{4}, AK: []byte{5}, Attest: []byte{6}, Signature: []byte{7}, PCRs: tpm.PCRs{"sha256": {4: make(tpm.Hex, 32)}}}}
 }
 
 func TestBlobFile(t *testing.T) {
@@ -152,7 +153,7 @@ func TestBlobFile(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	good := string(text)
-	if !strings.HasPrefix(good, `{"format":"holdfast-sealed/v1","public":`) {
+	if !strings.HasPrefix(good, `{"format":"holdfast-sealed/v2","public":`) {
 		t.Errorf("the file is %s", good)
 	}
 	for name, bad := range map[string]string{
@@ -162,7 +163,10 @@ func TestBlobFile(t *testing.T) {
 		"too large":    good + strings.Repeat(" ", seal.MaxBlobFile),
 		"unknown name": strings.Replace(good, `{"format"`, `{"extra":1,"format"`, 1),
 		"name twice":   strings.Replace(good, `"parent"`, `"parent":"","parent"`, 1),
-		"other format": strings.Replace(good, "sealed/v1", "sealed/v2", 1),
+		"other format": strings.Replace(good, "sealed/v2", "sealed/v9", 1),
+		"of before":    strings.Replace(good, "sealed/v2", "sealed/v1", 1),
+		"no proof":     good[:strings.Index(good, `,"made"`)] + "}",
+		"empty proof":  strings.Replace(good, `"ak":"BQ=="`, `"ak":""`, 1),
 		"no private":   strings.Replace(good, `"private":"Ag=="`, `"private":""`, 1),
 		"no key":       strings.Replace(good, `"signing_key":"`, `"signing_key":"AA`, 1),
 	} {
@@ -216,7 +220,7 @@ func FuzzParseBlob(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
-	f.Add([]byte(`{"format":"holdfast-sealed/v1","public":"AA==","private":"AA==","parent":"AA==","signing_key":"BA=="}`))
+	f.Add([]byte(`{"format":"holdfast-sealed/v2","public":"AA==","private":"AA==","parent":"AA==","signing_key":"BA=="}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		got, err := seal.ParseBlob(text)
 		if err != nil {

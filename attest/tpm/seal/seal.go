@@ -68,10 +68,46 @@ func (u Use) String() string {
 	return string(u)
 }
 
+// Signer says on whose behalf something is signed. What one signs is none of the other's,
+// also if both had the same key: it is part of the policy reference.
+type Signer string
+
+// The signers: who makes the release, and who owns the machine that runs it. See [Gated].
+const (
+	Publisher Signer = ""
+	Owner     Signer = "owner"
+)
+
+// String names the signer for people.
+func (s Signer) String() string {
+	if s == Publisher {
+		return "publisher"
+	}
+	return string(s)
+}
+
+// counter is the one by which the signer's authorizations are revoked.
+func (s Signer) counter() counter.Index {
+	if s == Owner {
+		return counter.Approvals
+	}
+	return counter.Revocation
+}
+
+// reference is the policy reference of TPM2_PolicyAuthorize: by whom, and for what.
+func reference(by Signer, use Use) []byte {
+	if by == Publisher {
+		return []byte(use)
+	}
+	return []byte(string(by) + "/" + string(use))
+}
+
 // Authorization is signed leave for a machine whose PCRs have these values.
 type Authorization struct {
 	// Name says whose values they are, as in "release 1.2.0".
 	Name string `json:"name"`
+	// By says who signs. An owner's authorization names [LaunchPCR].
+	By Signer `json:"by,omitempty"`
 	// Use is what may be unsealed.
 	Use Use `json:"use,omitempty"`
 	// Bank is sha256 or sha384, PCRs are the values by index.
@@ -89,6 +125,9 @@ type Authorization struct {
 func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
 	if _, err := signerPublic(&key.PublicKey); err != nil {
 		return nil, err
+	}
+	if err := a.checkSigner(); err != nil {
+		return nil, fmt.Errorf("authorization %q: %w", a.Name, err)
 	}
 	digest, err := a.digest()
 	if err != nil {
@@ -163,7 +202,7 @@ func (a *Authorization) digest() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := sha256.Sum256(append(policy, a.Use...))
+	d := sha256.Sum256(append(policy, reference(a.By, a.Use)...))
 	return d[:], nil
 }
 
@@ -224,7 +263,8 @@ func (a *Authorization) policyPCR(session tpm2.Session) (tpm2.PolicyPCR, error) 
 
 // policyNV asks that the counter is not greater than the version.
 func (a *Authorization) policyNV(session tpm2.Session) tpm2.PolicyNV {
-	revoked := tpm2.NamedHandle{Handle: tpm2.TPMHandle(counter.Revocation), Name: counter.Revocation.Name()}
+	index := a.By.counter()
+	revoked := tpm2.NamedHandle{Handle: tpm2.TPMHandle(index), Name: index.Name()}
 	cmd := tpm2.PolicyNV{AuthHandle: revoked, NVIndex: revoked,
 		OperandB:  tpm2.TPM2BOperand{Buffer: binary.BigEndian.AppendUint64(nil, a.Version)},
 		Operation: tpm2.TPMEOUnsignedLE}
@@ -255,29 +295,6 @@ func signerPublic(key *ecdsa.PublicKey) (tpm2.TPMTPublic, error) {
 	}, nil
 }
 
-// authorizePolicy is the policy of the sealed object: whatever the key approves
-// for the use.
-func authorizePolicy(key *ecdsa.PublicKey, use Use) ([]byte, error) {
-	public, err := signerPublic(key)
-	if err != nil {
-		return nil, err
-	}
-	name, err := tpm2.ObjectName(&public)
-	if err != nil {
-		return nil, err
-	}
-	calculator, err := tpm2.NewPolicyCalculator(tpm2.TPMAlgSHA256)
-	if err != nil {
-		return nil, err
-	}
-	if err := (tpm2.PolicyAuthorize{KeySign: *name, PolicyRef: use.reference()}).Update(calculator); err != nil {
-		return nil, err
-	}
-	return calculator.Hash().Digest, nil
-}
-
-func (u Use) reference() tpm2.TPM2BDigest { return tpm2.TPM2BDigest{Buffer: []byte(u)} }
-
 // Blob is a sealed secret. It is of no use to anybody but the TPM that made it.
 type Blob struct {
 	// Public and Private are the object (TPM2B_PUBLIC's and TPM2B_PRIVATE's
@@ -289,6 +306,116 @@ type Blob struct {
 	SigningKey []byte `json:"signing_key"`
 	// Use is what for.
 	Use Use `json:"use,omitempty"`
+	// Made proves that this TPM made the object, under Parent.
+	Made *tpm.Creation `json:"made"`
+}
+
+// made says why the proof of how the object was made does not hold. The TPM is this
+// machine's.
+func (b *Blob) made(t transport.TPM, want tpm2.TPMTPublic) error {
+	if b.Made == nil {
+		return fault.Errorf(fault.SealMade, "nothing proves how the sealed object was made")
+	}
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](b.Public)
+	if err != nil {
+		return fault.Wrapf(fault.SealTPM, err, "the sealed object is damaged")
+	}
+	want.Unique = public.Unique
+	if !bytes.Equal(tpm2.Marshal(want), b.Public) {
+		return fault.Errorf(fault.SealMade, "the sealed object is of another kind, or for another key or use, than this program makes")
+	}
+	name, err := tpm2.ObjectName(public)
+	if err != nil {
+		return fault.Wrapf(fault.SealTPM, err, "the sealed object is damaged")
+	}
+	if err := b.Made.Verify(*name, tpm2.TPM2BName{Buffer: b.Parent}); err != nil {
+		return fault.Wrapf(fault.SealMade, err, "it is not proved how the sealed object was made")
+	}
+	ak, err := tpm.AttestationKey(t)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(ak, b.Made.AK) {
+		return anotherTPM()
+	}
+	return nil
+}
+
+// MadeBy gives that of the authorizations by which the machine was authorized to have the
+// secret when it was sealed: the PCRs were those, as the TPM has certified. It checks
+// neither the signatures of the authorizations nor the certificate, which [Unseal] does.
+// Errors: [*fault.Fault] with fault.SealMade, if there is none.
+func MadeBy(b *Blob, authorizations []Authorization) (*Authorization, error) {
+	refusal := fault.Errorf(fault.SealMade, "the machine was in no authorized state when the %s was sealed", b.Use)
+	for i := range authorizations {
+		a := &authorizations[i]
+		if a.Use != b.Use || b.Made == nil || len(a.PCRs) == 0 {
+			continue
+		}
+		var different []string
+		for _, n := range slices.Sorted(maps.Keys(a.PCRs)) {
+			if got := b.Made.PCRs[a.Bank][n]; !bytes.Equal(got, a.PCRs[n]) {
+				different = append(different, fmt.Sprintf("PCR %d (was %x…, authorized %x…)", n, []byte(got[:min(8, len(got))]), []byte(a.PCRs[n][:min(8, len(a.PCRs[n]))])))
+			}
+		}
+		if len(different) == 0 {
+			return a, nil
+		}
+		refusal = fault.Errorf(fault.SealMade, "the machine was in no authorized state when the %s was sealed; compared with %q, it was %s", b.Use, a.Name, list(different))
+	}
+	return nil, refusal
+}
+
+func anotherTPM() error {
+	return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
+}
+
+// sealedPublic is the public area of what is sealed under the policy.
+func sealedPublic(policy []byte) tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
+		// Without UserWithAuth there is no password: only the policy opens it.
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, AdminWithPolicy: true, NoDA: true},
+		AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{
+			Scheme: tpm2.TPMTKeyedHashScheme{Scheme: tpm2.TPMAlgNull}}),
+	}
+}
+
+// make has the TPM make the object with the secret, under the storage root key, and
+// certify that it did.
+func (b *Blob) make(t transport.TPM, public tpm2.TPMTPublic, secret []byte) error {
+	var parent []byte
+	create := func(pcrs tpm2.TPMLPCRSelection) (rsp *tpm2.CreateResponse, err error) {
+		err = withSRK(t, parent, func(srk *srk) error {
+			parent = srk.name.Buffer
+			rsp, err = tpm2.Create{
+				ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name,
+					Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.AESEncryption(128, tpm2.EncryptIn), tpm2.Salted(srk.handle, srk.public))},
+				InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
+					Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secret})}},
+				InPublic: tpm2.New2B(public), CreationPCR: pcrs,
+			}.Execute(t)
+			if err != nil {
+				return fmt.Errorf("TPM2_Create: %w", err)
+			}
+			return nil
+		})
+		return rsp, err
+	}
+	load := func(made *tpm2.CreateResponse) (object tpm2.NamedHandle, err error) {
+		err = withSRK(t, parent, func(srk *srk) error {
+			object, err = srk.load(t, made.OutPublic.Bytes(), made.OutPrivate.Buffer)
+			return err
+		})
+		return object, err
+	}
+	made, proof, err := tpm.Create(t, create, load)
+	if err != nil {
+		return err
+	}
+	b.Public, b.Private, b.Parent, b.Made = made.OutPublic.Bytes(), made.OutPrivate.Buffer, parent, proof
+	return nil
 }
 
 // Seal puts the secret, at most [MaxSecret] bytes, under the authorizations of
@@ -297,7 +424,7 @@ func Seal(dev TPM, key *ecdsa.PublicKey, use Use, secret []byte) (*Blob, error) 
 	if len(secret) == 0 || len(secret) > MaxSecret {
 		return nil, fmt.Errorf("seal: a secret of %d bytes; a TPM takes 1 to %d", len(secret), MaxSecret)
 	}
-	policy, err := authorizePolicy(key, use)
+	policy, err := authorizedBy(key, reference(Publisher, use))
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
@@ -310,25 +437,7 @@ func Seal(dev TPM, key *ecdsa.PublicKey, use Use, secret []byte) (*Blob, error) 
 		if _, err := counter.Revocation.Make(t); err != nil {
 			return err
 		}
-		return withSRK(t, func(srk *srk) error {
-			rsp, err := tpm2.Create{
-				ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name,
-					Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.AESEncryption(128, tpm2.EncryptIn), tpm2.Salted(srk.handle, srk.public))},
-				InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
-					Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secret})}},
-				InPublic: tpm2.New2B(tpm2.TPMTPublic{
-					Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
-					// Without UserWithAuth there is no password: only the policy opens it.
-					ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, AdminWithPolicy: true, NoDA: true},
-					AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
-				}),
-			}.Execute(t)
-			if err != nil {
-				return fmt.Errorf("TPM2_Create: %w", err)
-			}
-			blob.Public, blob.Private, blob.Parent = rsp.OutPublic.Bytes(), rsp.OutPrivate.Buffer, srk.name.Buffer
-			return nil
-		})
+		return blob.make(t, sealedPublic(policy), secret)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -343,7 +452,10 @@ type srk struct {
 	public tpm2.TPMTPublic
 }
 
-func withSRK(t transport.TPM, f func(*srk) error) error {
+// withSRK gives f the storage root key. If the Name of one is given, it must be that:
+// what only says that it is, such as something between this machine and its TPM that
+// gives a public key of its own, gets no session, which it could then listen to.
+func withSRK(t transport.TPM, parent []byte, f func(*srk) error) error {
 	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(t)
 	if err != nil {
 		return fmt.Errorf("TPM2_CreatePrimary, storage root key: %w", err)
@@ -353,7 +465,34 @@ func withSRK(t transport.TPM, f func(*srk) error) error {
 	if err != nil {
 		return fmt.Errorf("storage root key: %w", err)
 	}
-	return f(&srk{rsp.ObjectHandle, rsp.Name, *public})
+	name, err := tpm2.ObjectName(public)
+	if err != nil {
+		return fmt.Errorf("storage root key: %w", err)
+	}
+	expected := tpm2.ECCSRKTemplate
+	expected.Unique = public.Unique
+	switch {
+	case !bytes.Equal(tpm2.Marshal(expected), tpm2.Marshal(*public)):
+		return fault.Errorf(fault.SealTPM, "the TPM gives a storage root key of another kind than was asked for; something may stand between this machine and its TPM")
+	case parent != nil && !bytes.Equal(name.Buffer, parent):
+		return anotherTPM()
+	case !bytes.Equal(name.Buffer, rsp.Name.Buffer):
+		return fault.Errorf(fault.SealTPM, "the storage root key is not the one that its name says; something may stand between this machine and its TPM")
+	}
+	return f(&srk{rsp.ObjectHandle, *name, *public})
+}
+
+// load loads an object, which stays when the key is flushed.
+func (s *srk) load(t transport.TPM, public, private []byte) (tpm2.NamedHandle, error) {
+	object, err := tpm2.Load{
+		ParentHandle: tpm2.AuthHandle{Handle: s.handle, Name: s.name, Auth: tpm2.PasswordAuth(nil)},
+		InPrivate:    tpm2.TPM2BPrivate{Buffer: private},
+		InPublic:     tpm2.BytesAs2B[tpm2.TPMTPublic](public),
+	}.Execute(t)
+	if err != nil {
+		return tpm2.NamedHandle{}, fault.Wrapf(fault.SealTPM, err, "the TPM does not load the sealed blob: it is damaged, or another TPM's")
+	}
+	return tpm2.NamedHandle{Handle: object.ObjectHandle, Name: object.Name}, nil
 }
 
 func flush(t transport.TPM, h tpm2.TPMHandle) { _, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t) }
@@ -363,9 +502,11 @@ const maxRevoke = 1000
 
 // Revoke has this TPM refuse all authorizations of a version below, for good.
 // It does nothing if that is so already.
-func Revoke(dev TPM, below uint64) error {
+func Revoke(dev TPM, below uint64) error { return revoke(dev, Publisher.counter(), below) }
+
+func revoke(dev TPM, index counter.Index, below uint64) error {
 	return dev.Do(func(t transport.TPM) error {
-		value, err := counter.Revocation.Make(t)
+		value, err := index.Make(t)
 		if err != nil {
 			return fmt.Errorf("revoke: %w", err)
 		}
@@ -373,7 +514,7 @@ func Revoke(dev TPM, below uint64) error {
 			return err
 		}
 		for ; value < below; value++ {
-			if err := counter.Revocation.Increment(t); err != nil {
+			if err := index.Increment(t); err != nil {
 				return fmt.Errorf("revoke: %w", err)
 			}
 		}
@@ -427,8 +568,15 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 		if err != nil {
 			return err
 		}
-		a, err := choose(t, key, blob.Use, value, authorizations)
+		a, err := choose(t, key, wanted{Publisher, blob.Use}, value, authorizations)
 		if err != nil {
+			return err
+		}
+		policy, err := authorizedBy(key, reference(Publisher, blob.Use))
+		if err != nil {
+			return err
+		}
+		if err := blob.made(t, sealedPublic(policy)); err != nil {
 			return err
 		}
 		name = a.Name
@@ -444,17 +592,26 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 	return secret, name, nil
 }
 
+// wanted says of what signatures are looked for: by whom, and for what.
+type wanted struct {
+	By  Signer
+	Use Use
+}
+
 // choose finds the authorization for the state that the machine is in. The TPM
 // decides for itself afterwards: this is for a reason that people understand.
-func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, revoked uint64, authorizations []Authorization) (*Authorization, error) {
-	var refusal error = fault.Errorf(fault.SealPCRs, "no state of a machine is authorized to have the %s", use)
+func choose(t transport.TPM, key *ecdsa.PublicKey, want wanted, revoked uint64, authorizations []Authorization) (*Authorization, error) {
+	var refusal error = fault.Errorf(fault.SealPCRs, "no state of a machine is authorized to have the %s", want.Use)
 	fewest := 25
 	for i := range authorizations {
 		a := &authorizations[i]
+		if a.By != want.By {
+			continue
+		}
 		if err := a.Verify(key); err != nil {
 			return nil, err
 		}
-		if a.Use != use {
+		if a.Use != want.Use {
 			continue
 		}
 		different, err := compare(t, a)
@@ -510,30 +667,22 @@ func compare(t transport.TPM, a *Authorization) ([]string, error) {
 }
 
 func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization) (secret []byte, err error) {
-	err = withSRK(t, func(srk *srk) error {
-		if !bytes.Equal(srk.name.Buffer, blob.Parent) {
-			return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
-		}
-		object, err := tpm2.Load{
-			ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name, Auth: tpm2.PasswordAuth(nil)},
-			InPrivate:    tpm2.TPM2BPrivate{Buffer: blob.Private},
-			InPublic:     tpm2.BytesAs2B[tpm2.TPMTPublic](blob.Public),
-		}.Execute(t)
+	err = withSRK(t, blob.Parent, func(srk *srk) error {
+		object, err := srk.load(t, blob.Public, blob.Private)
 		if err != nil {
-			return fault.Wrapf(fault.SealTPM, err, "the TPM does not load the sealed blob: it is damaged, or another TPM's")
+			return err
 		}
-		defer flush(t, object.ObjectHandle)
+		defer flush(t, object.Handle)
 
-		session, closeSession, err := tpm2.PolicySession(t, tpm2.TPMAlgSHA256, 16,
-			tpm2.Salted(srk.handle, srk.public), tpm2.AESEncryption(128, tpm2.EncryptOut))
+		session, err := srk.policySession(t)
 		if err != nil {
-			return fmt.Errorf("policy session: %w", err)
+			return err
 		}
-		defer func() { _ = closeSession() }()
+		defer flush(t, session.Handle())
 		if err := satisfy(t, session, key, a); err != nil {
 			return err
 		}
-		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.ObjectHandle, Name: object.Name, Auth: session}}.Execute(t)
+		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.Handle, Name: object.Name, Auth: session}}.Execute(t)
 		if err != nil {
 			return fault.Wrapf(fault.SealPCRs, err, "the TPM refuses the secret")
 		}
@@ -552,8 +701,8 @@ func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Aut
 	if _, err := pcr.Execute(t); err != nil {
 		return fault.Wrapf(fault.SealPCRs, err, "the TPM finds other PCR values than authorized")
 	}
-	nv := a.policyNV(session)
-	nv.AuthHandle = tpm2.AuthHandle{Handle: tpm2.TPMHandle(counter.Revocation), Name: counter.Revocation.Name(), Auth: tpm2.PasswordAuth(nil)}
+	nv, index := a.policyNV(session), a.By.counter()
+	nv.AuthHandle = tpm2.AuthHandle{Handle: tpm2.TPMHandle(index), Name: index.Name(), Auth: tpm2.PasswordAuth(nil)}
 	if _, err := nv.Execute(t); err != nil {
 		return fault.Wrapf(fault.SealRevoked, err, "the TPM's counter has passed version %d", a.Version)
 	}
@@ -561,18 +710,35 @@ func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Aut
 	if err != nil {
 		return err
 	}
-	ticket, name, err := verifyInTPM(t, key, a)
+	digest, err := a.digest()
 	if err != nil {
 		return err
 	}
-	if _, err := (tpm2.PolicyAuthorize{PolicySession: session.Handle(), ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved}, PolicyRef: a.Use.reference(), KeySign: *name, CheckTicket: *ticket}).Execute(t); err != nil {
+	return authorized(t, session, key, signature{fmt.Sprintf("the authorization %q", a.Name), approved, reference(a.By, a.Use), digest, a.Signature})
+}
+
+// signature is what a key has signed for TPM2_PolicyAuthorize.
+type signature struct {
+	name                string // for people
+	approved, reference []byte // policy, and its reference
+	digest, der         []byte // what was signed, and the signature
+}
+
+// authorized has the TPM check the signature, and that the session has come to the policy
+// that is approved by it.
+func authorized(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, s signature) error {
+	ticket, name, err := s.verifyInTPM(t, key)
+	if err != nil {
+		return err
+	}
+	if _, err := (tpm2.PolicyAuthorize{PolicySession: session.Handle(), ApprovedPolicy: tpm2.TPM2BDigest{Buffer: s.approved}, PolicyRef: tpm2.TPM2BDigest{Buffer: s.reference}, KeySign: *name, CheckTicket: *ticket}).Execute(t); err != nil {
 		return fault.Wrapf(fault.SealPCRs, err, "the TPM's state is not what was authorized")
 	}
 	return nil
 }
 
 // verifyInTPM has the TPM verify the signature, of which it gives a ticket.
-func verifyInTPM(t transport.TPM, key *ecdsa.PublicKey, a *Authorization) (*tpm2.TPMTTKVerified, *tpm2.TPM2BName, error) {
+func (s signature) verifyInTPM(t transport.TPM, key *ecdsa.PublicKey) (*tpm2.TPMTTKVerified, *tpm2.TPM2BName, error) {
 	public, err := signerPublic(key)
 	if err != nil {
 		return nil, nil, err
@@ -582,20 +748,16 @@ func verifyInTPM(t transport.TPM, key *ecdsa.PublicKey, a *Authorization) (*tpm2
 		return nil, nil, fmt.Errorf("TPM2_LoadExternal, signing key: %w", err)
 	}
 	defer flush(t, loaded.ObjectHandle)
-	digest, err := a.digest()
+	r, v, err := parseSignature(s.der)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fault.Wrapf(fault.SealSignature, err, "%s has no signature", s.name)
 	}
-	r, s, err := parseSignature(a.Signature)
-	if err != nil {
-		return nil, nil, fault.Wrapf(fault.SealSignature, err, "the authorization %q has no signature", a.Name)
-	}
-	rsp, err := tpm2.VerifySignature{KeyHandle: loaded.ObjectHandle, Digest: tpm2.TPM2BDigest{Buffer: digest},
+	rsp, err := tpm2.VerifySignature{KeyHandle: loaded.ObjectHandle, Digest: tpm2.TPM2BDigest{Buffer: s.digest},
 		Signature: tpm2.TPMTSignature{SigAlg: tpm2.TPMAlgECDSA, Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
-			Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: r.FillBytes(make([]byte, 32))}, SignatureS: tpm2.TPM2BECCParameter{Buffer: s.FillBytes(make([]byte, 32))}})},
+			Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: r.FillBytes(make([]byte, 32))}, SignatureS: tpm2.TPM2BECCParameter{Buffer: v.FillBytes(make([]byte, 32))}})},
 	}.Execute(t)
 	if err != nil {
-		return nil, nil, fault.Wrapf(fault.SealSignature, err, "the TPM refuses the signature of the authorization %q", a.Name)
+		return nil, nil, fault.Wrapf(fault.SealSignature, err, "the TPM refuses the signature of %s", s.name)
 	}
 	return &rsp.Validation, &loaded.Name, nil
 }

@@ -71,6 +71,14 @@ func refuses(t *testing.T, dev *tpm.Device, blob *seal.Blob, code fault.Code, sa
 	}
 }
 
+// theTPMRefuses wants the TPM itself to refuse, whatever this program checks.
+func theTPMRefuses(t *testing.T, dev *tpm.Device, blob *seal.Blob, a seal.Authorization) {
+	t.Helper()
+	if got, err := seal.AskTPM(dev, blob, &a); got != nil || fault.CodeOf(err) != fault.SealPCRs || !strings.Contains(err.Error(), "the TPM refuses the secret") {
+		t.Errorf("the TPM gives %q, %v", got, err)
+	}
+}
+
 // TestSealed: the secret comes back in the state that was authorized, boot
 // after boot, and in no other.
 func TestSealed(t *testing.T) {
@@ -126,7 +134,8 @@ func TestUses(t *testing.T) {
 		rewritten = byUse[other]
 		claims := *blob
 		claims.Use = other // the program is told otherwise, the TPM knows
-		refuses(t, m.Device, &claims, fault.SealPCRs, "the TPM refuses the secret", rewritten)
+		refuses(t, m.Device, &claims, fault.SealMade, "for another key or use", rewritten)
+		theTPMRefuses(t, m.Device, &claims, rewritten)
 	}
 }
 
@@ -258,7 +267,9 @@ func TestForgery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, m.Device, &foreign, fault.SealPCRs, "the TPM refuses the secret", authorize(t, other, m.Device, "own key", "sha256", 1))
+	own := authorize(t, other, m.Device, "own key", "sha256", 1)
+	refuses(t, m.Device, &foreign, fault.SealMade, "for another key or use", own)
+	theTPMRefuses(t, m.Device, &foreign, own)
 
 	elsewhere := newMachine(t)
 	elsewhere.boot("kernel 1", "holdfast 1")

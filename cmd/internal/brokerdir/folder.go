@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -59,5 +60,20 @@ func (f *Folder) Vault() (*release.Vault, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no broker in %s: name its folder with --dir, or make one with holdfast broker init", f.Dir)
 	}
+	if v != nil {
+		v.Person = person()
+	}
 	return v, err
+}
+
+// person is the user of the operating system, and who used sudo, for the broker's log.
+func person() string {
+	name := fmt.Sprint("uid ", os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if who := os.Getenv("SUDO_USER"); who != "" {
+		name += " (sudo by " + who + ")"
+	}
+	return name
 }

@@ -77,15 +77,15 @@ func auditID(state string) (string, error) {
 type journal struct {
 	boot.Journal
 	audit *recorder.Recorder
-	// raised seals the policy's version, if the machine's key is there.
-	raised func(ctx context.Context, version uint64) error
+	// raised seals the policy's version and digest, if the machine's key is there.
+	raised func(ctx context.Context, policy attest.PolicyID) error
 }
 
 // RaisePolicyVersion implements [boot.Journal].
-func (j *journal) RaisePolicyVersion(ctx context.Context, version uint64) (uint64, error) {
-	highest, err := j.Journal.RaisePolicyVersion(ctx, version)
-	if err == nil && version == highest {
-		err = j.raised(ctx, version)
+func (j *journal) RaisePolicyVersion(ctx context.Context, policy attest.PolicyID) (attest.PolicyID, error) {
+	highest, err := j.Journal.RaisePolicyVersion(ctx, policy)
+	if err == nil && highest.Is(policy) {
+		err = j.raised(ctx, policy)
 	}
 	return highest, err
 }

@@ -10,6 +10,7 @@ import (
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/witness"
 	"holdfast/attest"
 	"holdfast/attest/device"
@@ -33,7 +34,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		Revoked:   revoked,
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Measured:  d.openMachineKey,
-		Release:   releaser(cfg),
+		Release:   d.releaser(),
 		Unlock:    d.unlock,
 		Unlocked:  d.awaitEntry,
 		Condition: d.condition,
@@ -48,6 +49,8 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	if d.o.Platform != nil {
 		o.Roots = d.o.Platform.Roots()
 	}
+	a := cfg.Attestation
+	o.Endorsements = boot.EndorsementFiles(a.CRL, a.TCB, a.PolicyKey, o.Roots)
 	d.boot = boot.New(o)
 	d.onClose(func() {
 		if d.o.Platform == nil && d.collector != nil && d.collector.TPM != nil {
@@ -104,6 +107,27 @@ func releaser(cfg *config.Config) boot.Releaser {
 		return &boot.BrokerRelease{URL: r.BrokerURL, Pin: r.BrokerPin, Machine: r.Machine}
 	}
 	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Key: r.SealKey}
+}
+
+// releaser is [releaser] with what the state volume gives to it.
+func (d *Daemon) releaser() boot.Releaser {
+	r := releaser(d.o.Config)
+	if d.o.Config.State.Volume == "" {
+		return r
+	}
+	key := d.takeVolumeKey() // also where nobody needs it, so that it does not lie there
+	if s, sealed := r.(*boot.SealedRelease); sealed {
+		s.VolumeKey = key
+	}
+	return r
+}
+
+// takeVolumeKey takes the key that the opener of the state volume has handed on, and gives
+// it as often as it is asked for.
+func (d *Daemon) takeVolumeKey() func() ([]byte, error) {
+	key, err := volume.TakePINKey(d.o.Config.State.Volume)
+	d.onClose(func() { clear(key) })
+	return func() ([]byte, error) { return key, err }
 }
 
 // changed tells where it serves, or that it does not.

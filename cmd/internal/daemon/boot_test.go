@@ -428,7 +428,7 @@ func TestBrokerRelease(t *testing.T) {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	policy, key, err := s.officer.Policy()
-	if err := errors.Join(err, vault.SetPolicy(policy, key), vault.Add("m1", s.pin)); err != nil {
+	if err := errors.Join(err, vault.SetPolicy(policy, key), vault.Add("m1", s.pin), vault.Admit("m1", release.Admission{First: true})); err != nil {
 		t.Fatal(err)
 	}
 	broker := release.NewBroker(release.BrokerOptions{Vault: vault, Roots: s.roots}).Server(*certificate)
@@ -466,7 +466,7 @@ func TestBrokerRelease(t *testing.T) {
 // TestDegradedAndLocked: the boot follows the HSM, and says so.
 func TestDegradedAndLocked(t *testing.T) {
 	s := newSite(t)
-	s.cfg.HSM.Lease = config.Duration(3 * time.Second)
+	s.cfg.HSM.Lease = config.Duration(16 * time.Second) // longer than a busy machine stands still
 	r := s.start()
 	k := r.newKeyStore()
 	r.newKey("k", appliance.CustodyCached, "")

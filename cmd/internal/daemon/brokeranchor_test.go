@@ -36,7 +36,7 @@ func TestBrokerIsAnAnchor(t *testing.T) {
 	r := s.begin()
 	s.logged(0, `state=release code=E_BROKER_UNREACHABLE`)
 	policy, key, err := s.officer.Policy()
-	if err := errors.Join(err, vault.SetPolicy(policy, key), vault.Add("m1", s.pin)); err != nil {
+	if err := errors.Join(err, vault.SetPolicy(policy, key), vault.Add("m1", s.pin), vault.Admit("m1", release.Admission{First: true})); err != nil {
 		t.Fatal(err)
 	}
 	broker := release.NewBroker(release.BrokerOptions{Vault: vault, Roots: s.roots, Rate: 1000}).Server(*certificate)

@@ -24,7 +24,7 @@ func TestTwoHSMs(t *testing.T) {
 	configs, shim := hsmtest.NewCluster(t)
 	s := newSiteWith(t, configs[0], shim)
 	s.cfg.HSM.Members = []config.Member{{Module: configs[1].Module, TokenLabel: configs[1].TokenLabel}}
-	s.cfg.HSM.Lease = config.Duration(8 * time.Second) // an HSM is asked every quarter of it
+	s.cfg.HSM.Lease = config.Duration(20 * time.Second) // longer than a busy machine stands still; an HSM is asked every quarter of it
 	r := s.startBeside()
 	k := r.newKeyStore()
 	r.newKey("cached", appliance.CustodyCached, "")

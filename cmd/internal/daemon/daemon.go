@@ -115,20 +115,20 @@ type Daemon struct {
 	// TPM is reached by that keeps it.
 	machineKey machinekey.Key
 	measured   atomic.Pointer[attest.Collector]
-	// policyVersion is that of the policy that the machine was appraised by.
-	policyVersion atomic.Uint64
-	users         *identity.Directory
-	notices       *notice.Queue
-	welcome       *identity.Welcome
-	performer     *operation.Performer
-	certificate   *certificate.Certificate
-	xks           *xks.Server
-	xksL          net.Listener
-	admin         *http.Server
-	adminL        net.Listener
-	socket        *http.Server
-	socketL       net.Listener
-	closers       []func()
+	// policy is the one that the machine was appraised by; nil before.
+	policy      atomic.Pointer[attest.PolicyID]
+	users       *identity.Directory
+	notices     *notice.Queue
+	welcome     *identity.Welcome
+	performer   *operation.Performer
+	certificate *certificate.Certificate
+	xks         *xks.Server
+	xksL        net.Listener
+	admin       *http.Server
+	adminL      net.Listener
+	socket      *http.Server
+	socketL     net.Listener
+	closers     []func()
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site

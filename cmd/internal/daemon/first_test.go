@@ -21,8 +21,10 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
+	"holdfast/appliance/machine/volume"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm"
+	"holdfast/attest/tpm/seal"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
@@ -68,20 +70,7 @@ func TestVolume(t *testing.T) {
 	}
 	id := bytes.Repeat([]byte{8}, 32)
 	opened := fmt.Sprintf(`{"opened":true,"authorization":"release 1.2.0","identity":"%x"}`, id)
-	write(opened)
 	measure := func(p *simulation.Platform) error { return p.TPM.MeasureFirst(tpm.StateVolume(id)) }
-	s.meddle = measure
-	r := s.start()
-	if e, _ := r.evidence([]byte("an auditor's own nonce")); !bytes.Equal(e.TPM.StateVolume(), id) {
-		t.Errorf("the evidence names the state volume %s", e.TPM.StateVolume())
-	}
-	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
-	r.stop()
-	if code := <-s.welcomed; code == "" {
-		t.Error("there is no setup code")
-	}
-
-	s.meddle = nil
 	for name, c := range map[string]struct{ text, code, reason string }{
 		"not opened": {`{"opened":false,"code":"E_SEAL_PCRS","reason":"the machine is in no state that was authorized"}`, "E_SEAL_PCRS",
 			"the state volume was not opened: the machine is in no state that was authorized"},
@@ -148,11 +137,90 @@ func TestVolume(t *testing.T) {
 		s.logged(from, `msg=boot state=locked .*code=E_TPM_VOLUME`)
 		r.stop()
 	}
+	write(`{"opened":false,"code":"E_SEAL_PCRS","reason":"x"}`)
 	s.meddle, s.asIs = nil, true
 	otherKernel(s)
 	from := len(s.log.String())
 	s.begin()
 	s.logged(from, `msg=boot state=locked .*code=E_TPM_REFERENCE`)
+}
+
+// TestPINOfTheVolume: with a state volume, evidence names it, and the PIN opens with the
+// key of the volume that it was sealed on, and no other.
+func TestPINOfTheVolume(t *testing.T) {
+	s := newSite(t)
+	dir, err := os.MkdirTemp("/dev/shm", "holdfast-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.cfg.State.Volume = filepath.Join(dir, "volume.json")
+	id := bytes.Repeat([]byte{8}, 32)
+	if err := (volume.Outcome{Opened: true, Authorization: "release 1.2.0", Identity: id}).Write(s.cfg.State.Volume); err != nil {
+		t.Fatal(err)
+	}
+	s.meddle = func(p *simulation.Platform) error { return p.TPM.MeasureFirst(tpm.StateVolume(id)) }
+	this, another := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	// begin starts with what the opener of a volume with that key hands on.
+	begin := func(key []byte) (r *running, from int) {
+		t.Helper()
+		if key != nil {
+			if err := (volume.Opened{PINKey: key}).HandOver(s.cfg.State.Volume, os.Getuid()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		from = len(s.log.String())
+		return s.begin(), from
+	}
+	s.noPIN = true
+	r, from := begin(this)
+	s.logged(from, `code=E_SEAL_MISSING`)
+	if e, _ := r.evidence([]byte("an auditor's own nonce")); !bytes.Equal(e.TPM.StateVolume(), id) {
+		t.Errorf("the evidence names the state volume %s", e.TPM.StateVolume())
+	}
+	r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+	s.logged(from, `msg=serving `)
+	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	r.stop()
+	sealed, err := os.ReadFile(s.cfg.SealedPIN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := seal.ParseBound(sealed); err != nil {
+		t.Errorf("the PIN is not sealed to the volume: %v", err)
+	}
+	s.asIs, s.noPIN = true, false
+
+	r, from = begin(this)
+	s.logged(from, `msg=serving `)
+	r.stop()
+
+	calls := s.shim.AllCalls()
+	refused := func(key []byte, code, reason string) {
+		t.Helper()
+		r, from = begin(key)
+		s.logged(from, `msg=boot state=locked .*code=`+code+` .*`+reason)
+	}
+	refused(another, "E_SEAL_VOLUME", "was sealed on another state volume")
+	r.stop()
+	refused(nil, "E_STATE_VOLUME", "handed no key for the PIN on")
+	r.stop()
+	if err := os.Remove(s.cfg.SealedPIN()); err != nil { // and one that was sealed without a volume
+		t.Fatal(err)
+	}
+	s.meddle = func(p *simulation.Platform) error {
+		return errors.Join(p.TPM.MeasureFirst(tpm.StateVolume(id)), s.officer.Seal(p.TPM, s.cfg.SealedPIN(), s.pin))
+	}
+	refused(this, "E_SEAL_VOLUME", "is not sealed to this state volume")
+	if now := s.shim.AllCalls(); now != calls {
+		t.Errorf("the HSM was called %d times", now-calls)
+	}
+	r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil) // by a person who knows why
+	r.stop()
+	s.meddle = func(p *simulation.Platform) error { return p.TPM.MeasureFirst(tpm.StateVolume(id)) }
+	r, from = begin(this)
+	s.logged(from, `msg=serving `)
+	r.stop()
 }
 
 // TestFirstCertificate: an appliance makes its own, with which it serves, and which

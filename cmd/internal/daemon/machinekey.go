@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/hmac"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"path/filepath"
@@ -38,8 +39,8 @@ func (d *Daemon) machineKeyFile(c *attest.Collector) (*machinekey.File, error) {
 // openMachineKey takes the machine's key, once, before the TPM is capped; at the first
 // start it makes it. Without it the boot goes on, as the unlock makes another: until then
 // nobody can sign in. With it the policy's version must be one that it has sealed.
-func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, version uint64) error {
-	d.policyVersion.Store(version)
+func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy attest.PolicyID) error {
+	d.policy.Store(&policy)
 	if d.closed() || d.machineKey.ID() != "" {
 		return nil
 	}
@@ -63,41 +64,54 @@ func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, versio
 		return nil
 	}
 	if made {
-		return d.sealPolicyVersion(ctx, version, &d.machineKey)
+		return d.sealPolicyVersion(ctx, policy, &d.machineKey)
 	}
-	return d.raisePolicySeal(ctx, version)
+	return d.raisePolicySeal(ctx, policy)
 }
 
-// policyRaised seals a version that was noted while the appliance runs, and keeps it for the
+// policyRaised seals a policy that was noted while the appliance runs, and keeps it for the
 // seals of later. In a boot the machine's key comes later.
-func (d *Daemon) policyRaised(ctx context.Context, version uint64) error {
+func (d *Daemon) policyRaised(ctx context.Context, policy attest.PolicyID) error {
 	if d.machineKey.ID() != "" {
-		if err := d.raisePolicySeal(ctx, version); err != nil {
+		if err := d.raisePolicySeal(ctx, policy); err != nil {
 			return err
 		}
 	}
-	d.policyVersion.Store(version)
+	d.policy.Store(&policy)
 	return nil
 }
 
-func policyBinding(version uint64) appliance.Binding {
-	return appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(version, 10)}}
+// appraisedBy is the policy that the machine was appraised by; of version 0 before.
+func (d *Daemon) appraisedBy() attest.PolicyID {
+	if p := d.policy.Load(); p != nil {
+		return *p
+	}
+	return attest.PolicyID{}
 }
 
-func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64, by ...*machinekey.Key) error {
-	seal, err := machinekey.SealBy(policyBinding(version), by...)
+// policyBinding is what the seal is of. A former release's is of the version alone.
+func policyBinding(policy attest.PolicyID) appliance.Binding {
+	b := appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(policy.Version, 10)}}
+	if len(policy.Digest) > 0 {
+		b.Fields = append(b.Fields, hex.EncodeToString(policy.Digest))
+	}
+	return b
+}
+
+func (d *Daemon) sealPolicyVersion(ctx context.Context, policy attest.PolicyID, by ...*machinekey.Key) error {
+	seal, err := machinekey.SealBy(policyBinding(policy), by...)
 	if err == nil {
-		err = d.machine.SealPolicyVersion(ctx, version, seal)
+		err = d.machine.SealPolicyVersion(ctx, policy, seal)
 	}
 	if err != nil {
-		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", version)
+		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", policy.Version)
 	}
 	return nil
 }
 
-// raisePolicySeal holds the noted version of the policy against the seal that this
-// machine gave it, and seals a higher one.
-func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
+// raisePolicySeal holds the noted policy against the seal that this machine gave it, and
+// seals the next one.
+func (d *Daemon) raisePolicySeal(ctx context.Context, policy attest.PolicyID) error {
 	highest, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
@@ -106,43 +120,43 @@ func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
 	if err != nil {
 		return err
 	}
-	if !matches || highest < sealed {
+	if !matches || highest < sealed.Version {
 		return fault.Errorf(fault.PolicyVersion, "the noted version of the policy, %d, does not match the seal of this machine: the database was changed by hand; restore a backup into a fresh appliance", highest)
 	}
-	if version < sealed {
-		return fault.Errorf(fault.PolicyVersion, "the policy has version %d, and this appliance had version %d before; install that or a newer one", version, sealed)
+	if err := sealed.CheckNext(policy); err != nil {
+		return fault.Errorf(fault.PolicyVersion, "the policy is refused: %s", err)
 	}
-	if version == sealed {
+	if sealed.Is(policy) {
 		return nil
 	}
-	return d.sealPolicyVersion(ctx, version, &d.machineKey)
+	return d.sealPolicyVersion(ctx, policy, &d.machineKey)
 }
 
-// sealPolicyAgain has the version of the policy sealed by these keys and no others. It is
-// never a lower one than the version that one of them has sealed.
+// sealPolicyAgain has the policy sealed by these keys and no others. It is never a lower one
+// than the one that one of them has sealed.
 func (d *Daemon) sealPolicyAgain(ctx context.Context, by ...*machinekey.Key) error {
 	_, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}
-	version := d.policyVersion.Load()
+	policy := d.appraisedBy()
 	for _, k := range by {
 		matches, err := k.SealedBy(policyBinding(sealed), seal)
 		if err != nil {
 			return err
 		}
-		if matches {
-			version = max(version, sealed)
+		if matches && sealed.CheckNext(policy) != nil {
+			policy = sealed
 		}
 	}
-	want, err := machinekey.SealBy(policyBinding(version), by...)
+	want, err := machinekey.SealBy(policyBinding(policy), by...)
 	if err != nil {
 		return err
 	}
-	if sealed == version && hmac.Equal(want, seal) {
+	if sealed.Is(policy) && hmac.Equal(want, seal) {
 		return nil
 	}
-	return d.sealPolicyVersion(ctx, version, by...)
+	return d.sealPolicyVersion(ctx, policy, by...)
 }
 
 // makeMachineKey makes the key, and in a database without an installation the first
@@ -182,7 +196,7 @@ func (d *Daemon) renewSeals(ctx context.Context) error {
 			err = d.makeMachineKey(ctx, f)
 		}
 		if err == nil {
-			err = d.sealPolicyVersion(ctx, d.policyVersion.Load(), &d.machineKey)
+			err = d.sealPolicyVersion(ctx, d.appraisedBy(), &d.machineKey)
 		}
 		if err == nil {
 			err = d.joinMachineKey(ctx)

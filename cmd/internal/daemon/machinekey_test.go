@@ -246,7 +246,7 @@ func (s *site) policyRow() (row string) {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	if err := db.QueryRow(`SELECT group_concat(one || ' ' || version || ' ' || sealed || ' ' || hex(seal)) FROM policy_version`).Scan(&row); err != nil {
+	if err := db.QueryRow(`SELECT group_concat(one || ' ' || version || ' ' || sealed || ' ' || ifnull(hex(digest), '-') || ' ' || ifnull(hex(sealed_digest), '-') || ' ' || hex(seal)) FROM policy_version`).Scan(&row); err != nil {
 		s.t.Fatal(err)
 	}
 	return row

@@ -3,11 +3,25 @@ package daemon
 import (
 	"bytes"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/machinekey"
 	"holdfast/appliance/sqlite"
+	"holdfast/attest"
 )
+
+// versioned is the policy of that version.
+func versioned(n uint64) attest.PolicyID {
+	return attest.PolicyID{Version: n, Digest: bytes.Repeat([]byte{byte(n)}, 32)}
+}
+
+// known has the daemon think that it was appraised by the policy of that version.
+func known(d *Daemon, n uint64) {
+	p := versioned(n)
+	d.policy.Store(&p)
+}
 
 // sealedPolicy is a daemon that has noted and sealed version 1 of the policy.
 func sealedPolicy(t *testing.T, key []byte) (*Daemon, *journal) {
@@ -19,13 +33,13 @@ func sealedPolicy(t *testing.T, key []byte) (*Daemon, *journal) {
 	t.Cleanup(func() { _ = s.Close() })
 	d := &Daemon{machine: s.Machine()}
 	j := &journal{Journal: d.machine, raised: d.policyRaised}
-	if _, err := j.RaisePolicyVersion(t.Context(), 1); err != nil {
+	if _, err := j.RaisePolicyVersion(t.Context(), versioned(1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.machineKey.Set(key); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.sealPolicyVersion(t.Context(), 1, &d.machineKey); err != nil {
+	if err := d.sealPolicyVersion(t.Context(), versioned(1), &d.machineKey); err != nil {
 		t.Fatal(err)
 	}
 	return d, j
@@ -57,7 +71,7 @@ func TestPolicySealNeverFalls(t *testing.T) {
 			before: func(d *Daemon) { d.machineKey.Wipe() },
 			by:     func(d *Daemon) [][]*machinekey.Key { return [][]*machinekey.Key{{next()}} }},
 		"the process knows a lower one": {
-			after: func(d *Daemon) { d.policyVersion.Store(1) },
+			after: func(d *Daemon) { known(d, 1) },
 			by: func(d *Daemon) [][]*machinekey.Key {
 				return [][]*machinekey.Key{{&d.machineKey}, {next(), &d.machineKey}}
 			}},
@@ -67,7 +81,7 @@ func TestPolicySealNeverFalls(t *testing.T) {
 			if c.before != nil {
 				c.before(d)
 			}
-			if _, err := j.RaisePolicyVersion(t.Context(), 2); err != nil {
+			if _, err := j.RaisePolicyVersion(t.Context(), versioned(2)); err != nil {
 				t.Fatal(err)
 			}
 			if c.after != nil {
@@ -78,11 +92,11 @@ func TestPolicySealNeverFalls(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, sealed, seal, err := d.machine.PolicySeal(t.Context())
-				if err != nil || sealed != 2 {
-					t.Fatalf("time %d: version %d is sealed: %v", i, sealed, err)
+				if err != nil || !sealed.Is(versioned(2)) {
+					t.Fatalf("time %d: %+v is sealed: %v", i, sealed, err)
 				}
 				for _, k := range keys {
-					if is, err := k.SealedBy(policyBinding(2), seal); !is || err != nil {
+					if is, err := k.SealedBy(policyBinding(versioned(2)), seal); !is || err != nil {
 						t.Errorf("time %d: the seal is not of the key: %v", i, err)
 					}
 				}
@@ -94,14 +108,36 @@ func TestPolicySealNeverFalls(t *testing.T) {
 // TestPolicySealOfAnother: a version that none of the keys has sealed is not kept.
 func TestPolicySealOfAnother(t *testing.T) {
 	d, _ := sealedPolicy(t, bytes.Repeat([]byte{1}, machinekey.Bytes))
-	d.policyVersion.Store(1)
-	if err := d.machine.SealPolicyVersion(t.Context(), 9, bytes.Repeat([]byte{7}, 32)); err != nil {
+	known(d, 1)
+	if err := d.machine.SealPolicyVersion(t.Context(), versioned(9), bytes.Repeat([]byte{7}, 32)); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.sealPolicyAgain(t.Context(), &d.machineKey); err != nil {
 		t.Fatal(err)
 	}
-	if _, sealed, _, err := d.machine.PolicySeal(t.Context()); sealed != 1 || err != nil {
-		t.Errorf("version %d is sealed: %v", sealed, err)
+	if _, sealed, _, err := d.machine.PolicySeal(t.Context()); !sealed.Is(versioned(1)) || err != nil {
+		t.Errorf("%+v is sealed: %v", sealed, err)
+	}
+}
+
+// TestPoliciesOfOneVersion: of two policies of one version the first counts, also where the
+// row says otherwise; what a former release sealed has no digest, and takes one.
+func TestPoliciesOfOneVersion(t *testing.T) {
+	d, j := sealedPolicy(t, bytes.Repeat([]byte{1}, machinekey.Bytes))
+	other := attest.PolicyID{Version: 1, Digest: bytes.Repeat([]byte{9}, 32)}
+	if highest, err := j.RaisePolicyVersion(t.Context(), other); err != nil || !highest.Is(versioned(1)) {
+		t.Errorf("noted is %+v, %v", highest, err)
+	}
+	if err := d.raisePolicySeal(t.Context(), other); fault.CodeOf(err) != fault.PolicyVersion || !strings.Contains(err.Error(), "raise its version") {
+		t.Errorf("another policy of the sealed version: %v", err)
+	}
+	if err := d.sealPolicyVersion(t.Context(), attest.PolicyID{Version: 1}, &d.machineKey); err != nil { // as a former release
+		t.Fatal(err)
+	}
+	if err := d.raisePolicySeal(t.Context(), versioned(1)); err != nil {
+		t.Error(err)
+	}
+	if err := d.raisePolicySeal(t.Context(), other); fault.CodeOf(err) != fault.PolicyVersion {
+		t.Errorf("another policy after the digest was taken: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -59,7 +60,7 @@ func healthOf(hsms []appliance.HSMHealth) (list []appliance.HealthStatus) {
 // says are the words of docs/console.md; of what serves, they differ.
 var says = map[appliance.StandingState]string{
 	appliance.StandingServing: "Serving", appliance.StandingDegraded: "Serving, degraded", appliance.StandingLocked: "Locked",
-	appliance.StandingHeld: "Held", appliance.StandingOut: "Out of service", appliance.StandingHSMAway: "HSM away",
+	appliance.StandingBlocked: "Blocked: everything", appliance.StandingHeld: "Held", appliance.StandingOut: "Out of service", appliance.StandingHSMAway: "HSM away",
 }
 
 func saysOf(state appliance.StandingState, serving string) string {
@@ -152,6 +153,9 @@ func (s *standingSite) shown(want stands) {
 		if want.unread() != "" && p.path != "/keystores" {
 			p.want = "" // the page says why it shows nothing
 		}
+		if want.hsm == appliance.StandingOut && p.path == "/keystores/p/keys/hsm" {
+			p.want = ""
+		}
 		if s.a.Open(p.path); s.badge(p.of) != p.want {
 			s.t.Errorf("%s: of %s it says %q, want %q", p.path, p.of, s.badge(p.of), p.want)
 		}
@@ -211,12 +215,87 @@ func (s *standingSite) told(want stands) {
 	for _, k := range keys.Items {
 		check("key "+k.ID+" in the list", k.Standing, states[k.ID])
 		var one appliance.StoredKey
+		if states[k.ID] == appliance.StandingOut {
+			if err := s.r.do("GET", "keystores/p/keys/"+k.ID, nil, nil); fault.CodeOf(err) != fault.Tampered {
+				s.t.Errorf("GET key %s: %v", k.ID, err)
+			}
+			continue
+		}
 		s.r.ok("GET", "keystores/p/keys/"+k.ID, nil, &one)
 		check("key "+k.ID, one.Standing, states[k.ID])
 	}
 	var credentials operation.List[appliance.Credential]
 	s.r.ok("GET", "keystores/p/credentials", nil, &credentials)
 	check("the credential", credentials.Items[0].Standing, want.credential)
+}
+
+// filtered asks each list, in the API and in the console, for each state that its filter knows: it
+// finds the rows that show it, and no others, also page by page.
+func (s *standingSite) filtered(want stands) {
+	s.t.Helper()
+	standing := map[string]appliance.Standing{}
+	note := func(id string, st appliance.Standing) string { standing[id] = st; return id }
+	filtersFind(s, operation.ListKeyStores, "keystores", operation.KeyStorePage{}, func(ks *appliance.KeyStore) string { return note(ks.Name, ks.Standing) }, standing)
+	if want.unread() != "" {
+		return
+	}
+	filtersFind(s, operation.ListKeys, "keystores/p/keys", operation.KeyPage{}, func(k *appliance.ExternalKey) string { return note(k.ID, k.Standing) }, standing)
+	filtersFind(s, operation.ListCredentials, "keystores/p/credentials", operation.CredentialPage{}, func(c *appliance.Credential) string { return note(c.AccessKeyID, c.Standing) }, standing)
+}
+
+// filtersFind does it for one list. Of each row, id gives the ID, and notes the standing.
+func filtersFind[In, Item any](s *standingSite, o *operation.Operation[In, operation.List[Item]], path string, _ In, id func(Item) string, standing map[string]appliance.Standing) {
+	s.t.Helper()
+	list := func(query string) (ids []string, next string) {
+		var page operation.List[Item]
+		s.r.ok("GET", path+query, nil, &page)
+		for _, item := range page.Items {
+			ids = append(ids, id(item))
+		}
+		return ids, page.Next
+	}
+	all, _ := list("")
+	slices.Sort(all)
+	shown := map[appliance.StandingState][]string{}
+	for _, of := range all {
+		shown[standing[of].State] = append(shown[standing[of].State], of)
+	}
+	states := o.Query[slices.IndexFunc(o.Query, func(q operation.Parameter) bool { return q.Name == "standing" })].Enum
+	for state := range shown {
+		if !slices.Contains(states, string(state)) {
+			s.t.Errorf("%s shows rows that are %s, and its filter does not know it", path, state)
+		}
+	}
+	for _, state := range states {
+		var found []string
+		for next := "?limit=1&standing=" + state; next != ""; {
+			ids, after := list(next)
+			found = append(found, ids...)
+			if next = ""; after != "" {
+				next = "?limit=1&standing=" + state + "&after=" + after
+			}
+		}
+		if want := shown[appliance.StandingState(state)]; !slices.Equal(found, want) {
+			s.t.Errorf("%s: of those that are %s the filter finds %q, want %q", path, state, found, want)
+		}
+	}
+	script := `[...document.querySelectorAll("main tbody tr")].map(r => r.querySelector("th").textContent.trim().split(/\s/)[0] + "=" + r.querySelector(".badge").textContent.trim()).sort().join("|")`
+	option := `[...document.querySelectorAll("main select[name=standing] option")].map(o => o.value + "=" + o.textContent.trim()).join("\n")`
+	s.a.Open("/" + path)
+	rows := strings.Split(s.a.Value(script), "|")
+	for _, o := range strings.Split(s.a.Value(option), "\n")[1:] {
+		state, text, _ := strings.Cut(o, "=")
+		var want []string
+		for _, row := range rows {
+			if _, badge, _ := strings.Cut(row, "="); badge == text || text == "Blocked" && strings.HasPrefix(badge, "Blocked: ") {
+				want = append(want, row)
+			}
+		}
+		s.a.Open("/" + path + "?standing=" + state)
+		if got := s.a.Value(script); got != strings.Join(want, "|") {
+			s.t.Errorf("/%s: the filter %q shows %q, want %q", path, text, got, want)
+		}
+	}
 }
 
 // away takes the HSM away, and has it asked.
@@ -237,6 +316,10 @@ func TestConsoleSaysWhatIsTrue(t *testing.T) {
 	s := newStandingSite(t)
 	serving := allStand(appliance.StandingServing, "")
 	serving.health = map[string][]appliance.HealthStatus{"p": {appliance.HealthActive}, "q": {appliance.HealthActive}}
+	blocked := allStand(appliance.StandingBlocked, "")
+	blocked.health = map[string][]appliance.HealthStatus{"p": {appliance.HealthUnavailable}, "q": {appliance.HealthUnavailable}}
+	damaged := serving
+	damaged.hsm = appliance.StandingOut
 	for _, c := range []struct {
 		name, open string
 		begin, end func()
@@ -257,6 +340,18 @@ func TestConsoleSaysWhatIsTrue(t *testing.T) {
 			s.r.ok("GET", "state", nil, nil)
 		}, stands{appliance.StandingDegraded, fault.KeyStoreOut, appliance.StandingOut, appliance.StandingOut, appliance.StandingOut, appliance.StandingOut, appliance.StandingServing,
 			map[string][]appliance.HealthStatus{"q": {appliance.HealthActive}}}},
+		{"everything is blocked", "/keystores/p/keys", func() {
+			s.r.ok("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "the test"}, nil)
+		}, func() {
+			s.r.ok("POST", "unblock", appliance.BlockTarget{Everything: true}, nil)
+		}, blocked},
+		{"a row of a key does not match its seal", "/", func() {
+			s.edit(`UPDATE external_keys SET can_encrypt = 0 WHERE id = 'hsm'`)
+			s.r.ok("GET", "keystores/p/keys", nil, nil)
+		}, func() {
+			s.edit(`UPDATE external_keys SET can_encrypt = 1 WHERE id = 'hsm'`)
+			s.r.ok("GET", "state", nil, nil)
+		}, damaged},
 		{"the state is held", "/", func() {
 			s.edit(`DELETE FROM api_tokens`)
 			s.r.ok("GET", "state", nil, nil)
@@ -269,6 +364,7 @@ func TestConsoleSaysWhatIsTrue(t *testing.T) {
 		s.a.Learns("#standing .badge", says[c.want.appliance])
 		s.told(c.want)
 		s.shown(c.want)
+		s.filtered(c.want)
 		s.a.Open(c.open)
 		c.end()
 		s.a.Learns("#standing .badge", "Serving")

@@ -70,6 +70,9 @@ func (b *broker) serve(cmd *cobra.Command, address string, rate int) error {
 	if err := vault.CheckIdentity(); err != nil {
 		return err
 	}
+	if err := vault.CheckLog(); err != nil {
+		return err
+	}
 	certificate, err := b.loadCertificate()
 	if err != nil {
 		return err
@@ -133,6 +136,11 @@ func warn(log *slog.Logger, vault *release.Vault) {
 		log.Error("the machines cannot be read", "error", err)
 	} else if len(machines) == 0 {
 		log.Warn("there is no machine, so every release is refused: add one with holdfast broker add")
+	}
+	for _, m := range machines {
+		if m.Admission == nil {
+			log.Warn("nobody has admitted a machine of that name, so it is refused unless the policy names its instance: holdfast broker admit", "machine", m.Name)
+		}
 	}
 	if stopped, err := vault.Stopped(); stopped || err != nil {
 		log.Warn("all releases are stopped; holdfast broker resume ends that", "error", err)

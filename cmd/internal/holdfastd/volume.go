@@ -37,7 +37,9 @@ func volumeCommand(a *cli.Admin) *cobra.Command {
 			if cfg.State.Volume == "" {
 				return fmt.Errorf("%s: state.volume is missing: the file that says what came of the state volume", file)
 			}
-			o := volume.OutcomeOf(openVolume(cmd.Context(), cfg, owner))
+			opened, err := openVolume(cmd.Context(), cfg, owner)
+			clear(opened.PINKey)
+			o := volume.OutcomeOf(opened, err)
 			if o.Opened {
 				if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
 					return err
@@ -96,5 +98,12 @@ func openVolume(ctx context.Context, cfg *config.Config, owner string) (volume.O
 	if err != nil {
 		return volume.Opened{}, err
 	}
-	return volume.Open(ctx, volume.Options{Disk: disk, Mount: cfg.State.Dir, Owner: uid, TPM: opened, Key: key, Authorizations: authorizations})
+	o, err := volume.Open(ctx, volume.Options{Disk: disk, Mount: cfg.State.Dir, Owner: uid, TPM: opened, Key: key, Authorizations: authorizations})
+	if err != nil {
+		return o, err
+	}
+	if err := o.HandOver(cfg.State.Volume, uid); err != nil {
+		return o, fault.Wrapf(fault.VolumeOpen, err, "the state volume is open, and its key for the PIN cannot be handed on")
+	}
+	return o, nil
 }

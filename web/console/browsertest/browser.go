@@ -35,7 +35,7 @@ import (
 )
 
 // patience bounds each step: nothing waits for a fixed time.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Browser is a window with cookies of its own.
 type Browser struct {

@@ -1,0 +1,75 @@
+package boot
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	"holdfast/appliance/fault"
+	"holdfast/attest"
+)
+
+// EndorsementFiles reads what an appliance has of its own each time it is called:
+// [Options.Endorsements]. crl is the file of AMD's list of revocations (DER); tcb that of
+// the TCB recovery file, which the key of policies (PEM, Ed25519) must have signed. Empty
+// names stand for none; nil roots trust the makers of processors. Neither is measured: the first is signed by AMD and the second by
+// the policy's signer, and both are exchanged more often than a release.
+func EndorsementFiles(crl, tcb, key string, roots *attest.Roots) func() (attest.Endorsements, error) {
+	return func() (own attest.Endorsements, err error) {
+		if crl != "" {
+			list, err := readFile(crl)
+			if err == nil {
+				_, err = attest.ReadRevocations(list, roots)
+			}
+			if err != nil {
+				return own, fault.Wrapf(fault.RevocationsFile, err, "%s cannot be used", crl)
+			}
+			own.Revocations = [][]byte{list}
+		}
+		if tcb != "" {
+			if own.Recovery, err = readRecovery(tcb, key); err != nil {
+				return own, fault.Wrapf(fault.RecoveryFile, err, "%s cannot be used", tcb)
+			}
+		}
+		return own, nil
+	}
+}
+
+func readRecovery(file, key string) (*attest.SignedRecovery, error) {
+	public, err := readPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	ed, ok := public.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%s is a %T; TCB recovery files are signed with Ed25519", key, public)
+	}
+	text, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return attest.OpenRecovery(text, ed)
+}
+
+// endorse reads what there is now. A TCB recovery file that was in force since the start
+// gives way to none, and to another by the rule for policies alone.
+func (b *Boot) endorse() error {
+	if b.o.Endorsements == nil {
+		return nil
+	}
+	own, err := b.o.Endorsements()
+	if err != nil {
+		return err
+	}
+	if now := b.own.Recovery; now != nil {
+		if own.Recovery == nil {
+			return fault.Errorf(fault.RecoveryFile, "the TCB recovery file %q, version %d, was in force, and there is none now; put it back", now.Name, now.Version)
+		}
+		if err := now.ID().CheckNext(own.Recovery.ID()); err != nil {
+			return fault.Wrapf(fault.RecoveryFile, err, "the TCB recovery file cannot be used")
+		}
+	}
+	b.mu.Lock()
+	b.own = own
+	b.mu.Unlock()
+	return nil
+}
