@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
+	"holdfast/attest/release"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -39,6 +41,8 @@ var otherCodePasses = map[string]string{
 // kernel than the reference's. Members that the type gets later are in by themselves.
 func TestPolicyFields(t *testing.T) {
 	s := newSite(t)
+	s.rate = 1e6
+	s.serve(t)
 	good, err := simulation.Boot(t.TempDir(), nil, swtpm.Component{Name: ".linux", Content: []byte("the known kernel")})
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +99,9 @@ func TestPolicyFields(t *testing.T) {
 func (s *site) tries(t *testing.T, text []byte, own *tpm.Evidence) (takes, gives bool) {
 	t.Helper()
 	file, public := formerly{s.key}.envelope(t, text), s.key.Public().(ed25519.PublicKey)
+	if _, err := attest.OpenPolicy(file, public); err == nil {
+		s.anew(t) // another policy of the version that the broker has would be refused for that
+	}
 	set := s.vault.SetPolicy(file, public)
 	if err := os.WriteFile(filepath.Join(s.dir, "policy.json"), file, 0o600); err != nil {
 		t.Fatal(err)
@@ -120,6 +127,20 @@ func (s *site) tries(t *testing.T, text []byte, own *tpm.Evidence) (takes, gives
 		}
 	}
 	return true, gives
+}
+
+// anew has a broker that has had no policy yet, for the same machine.
+func (s *site) anew(t *testing.T) {
+	t.Helper()
+	var err error
+	s.dir = filepath.Join(t.TempDir(), "vault")
+	if s.vault, err = release.OpenVault(s.dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.vault.Add("hsm-1", []byte(pin)), s.vault.Admit("hsm-1", release.Admission{First: true})); err != nil {
+		t.Fatal(err)
+	}
+	s.serve(t)
 }
 
 var sealer = func() *ecdsa.PrivateKey {
