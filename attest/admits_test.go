@@ -24,14 +24,20 @@ func TestAdmits(t *testing.T) {
 		"an instance of i-0123456789abcdef0":                                                               func(p *attest.Policy) { p.Nitro.Instances = []string{"i-0123456789abcdef0"} },
 		"CN=cc-us-east-2.amazonaws.com, CN=cc-eu-west-1.amazonaws.com":                                     func(*attest.Policy) {},
 		"or by the processor's own key (VCEK)":                                                             func(p *attest.Policy) { snp.PolicyOf(p.Reports).AllowVCEK = true },
-		"no launch measurement is asked for":                                                               func(*attest.Policy) {},
-		"with the firmware of \"June\"":                                                                    func(p *attest.Policy) { snp.PolicyOf(p.Reports).Measurements = []snp.Reference{{Name: "June"}} },
-		"No list of AMD's revocations is asked for.":                                                       func(*attest.Policy) {},
-		"The host may still roll its firmware back.":                                                       func(*attest.Policy) {},
-		"may be 5 min old":  func(*attest.Policy) {},
-		"may be 24 h old":   func(p *attest.Policy) { p.MaxAgeSeconds = 86400 },
-		"may be 3601 s old": func(p *attest.Policy) { p.MaxAgeSeconds = 3601 },
-		"PCRs [4 7 11 12]":  func(*attest.Policy) {},
+		"That may be any chip that AMD has made.":                                                          func(p *attest.Policy) { snp.PolicyOf(p.Reports).AllowVCEK = true },
+		"That must be one of 2 chips": func(p *attest.Policy) {
+			q := snp.PolicyOf(p.Reports)
+			q.AllowVCEK, q.ChipIDs = true, []string{"00", "01"}
+		},
+		"may say things that this program does not know": func(*attest.Policy) {},
+		"no launch measurement is asked for":             func(*attest.Policy) {},
+		"with the firmware of \"June\"":                  func(p *attest.Policy) { snp.PolicyOf(p.Reports).Measurements = []snp.Reference{{Name: "June"}} },
+		"No list of AMD's revocations is asked for.":     func(*attest.Policy) {},
+		"The host may still roll its firmware back.":     func(*attest.Policy) {},
+		"may be 5 min old":                               func(*attest.Policy) {},
+		"may be 24 h old":                                func(p *attest.Policy) { p.MaxAgeSeconds = 86400 },
+		"may be 3601 s old":                              func(p *attest.Policy) { p.MaxAgeSeconds = 3601 },
+		"PCRs [4 7 11 12]":                               func(*attest.Policy) {},
 	} {
 		p := proving()
 		change(&p)

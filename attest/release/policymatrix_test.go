@@ -43,6 +43,8 @@ var otherCodePasses = map[string]string{
 // kernel than the reference's. Members that the type gets later are in by themselves.
 func TestPolicyFields(t *testing.T) {
 	s := newSite(t)
+	s.rate = 1e6
+	s.serve(t)
 	good, err := simulation.Boot(t.TempDir(), nil, swtpm.Component{Name: ".linux", Content: []byte("the known kernel")})
 	if err != nil {
 		t.Fatal(err)

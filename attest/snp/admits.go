@@ -16,6 +16,11 @@ func (p Policy) Admits() []string {
 	case p.AllowVCEK:
 		signed = strings.TrimSuffix(signed, ".") + "; or by the processor's own key (VCEK)."
 	}
+	if p.AllowVCEK && len(p.ChipIDs) == 0 {
+		signed += " That may be any chip that AMD has made."
+	} else if p.AllowVCEK {
+		signed += fmt.Sprintf(" That must be one of %d chips that the policy names.", len(p.ChipIDs))
+	}
 	var floors []string
 	for _, line := range slices.Sorted(maps.Keys(p.MinimumTCB)) {
 		floors = append(floors, line+" from "+p.MinimumTCB[line].String())
@@ -35,6 +40,9 @@ func (p Policy) Admits() []string {
 	}
 	if !p.RequireCRL {
 		says = append(says, "No list of AMD's revocations is asked for.")
+	}
+	if !p.RefuseUnknown {
+		says = append(says, "Its report may say things that this program does not know.")
 	}
 	if !p.RequireCommittedFirmware {
 		says = append(says, "The host may still roll its firmware back.")

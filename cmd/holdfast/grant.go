@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -158,7 +159,7 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 			return set("", "removed")
 		case cmd.Flags().Changed("set"):
 			text, err := cli.ReadInput(file)
-			if err != nil {
+			if err != nil && !errors.Is(err, cli.ErrEmpty) {
 				return err
 			}
 			if len(bytes.TrimSpace(text)) == 0 {

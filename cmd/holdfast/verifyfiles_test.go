@@ -15,8 +15,8 @@ import (
 	"holdfast/cmd/internal/sitetest"
 )
 
-// noFiles are the flags of verify whose values are no files.
-var noFiles = []string{"nonce", "at"}
+// noFiles are the flags of verify whose values are no files, or files to write.
+var noFiles = []string{"nonce", "at", "out", "report"}
 
 // TestVerifyReadsEachFile: a file that a flag of verify names, whichever, is read or is
 // an error: one that is not there, is empty or is a folder is never passed over.

@@ -20,7 +20,7 @@ import (
 // MaxInput bounds a file that is read, in bytes.
 const MaxInput = attest.MaxEvidence
 
-// ReadInput reads a file of 1 to [MaxInput] bytes.
+// ReadInput reads a file of 1 to [MaxInput] bytes; [ErrEmpty] if it has none.
 func ReadInput(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func ReadInput(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case len(b) == 0:
-		return nil, fmt.Errorf("%s is empty", path)
+		return nil, fmt.Errorf("%s %w", path, ErrEmpty)
 	case len(b) > MaxInput:
 		return nil, fmt.Errorf("%s has more than %d bytes", path, MaxInput)
 	}

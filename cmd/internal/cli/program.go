@@ -53,6 +53,8 @@ var (
 	// ErrUnusable marks input that says nothing, against input that is refused: the
 	// program exits 2. See [Unusable].
 	ErrUnusable = errors.New("the input is unusable")
+	// ErrEmpty says that a file has nothing in it.
+	ErrEmpty = errors.New("is empty")
 )
 
 // Unusable marks an error as [ErrUnusable] and leaves its text as it is.

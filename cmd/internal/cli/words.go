@@ -184,7 +184,11 @@ func ofText(err error) string {
 	case *jsontext.SyntacticError:
 		return fmt.Sprintf("it is not JSON, or not whole (at byte %d)", e.ByteOffset)
 	case *jsonv2.SemanticError:
-		return fmt.Sprintf("the JSON has something else than is needed (at byte %d%s)", e.ByteOffset, member(e.JSONPointer))
+		what := fmt.Sprintf("the JSON has something else than is needed (at byte %d%s)", e.ByteOffset, member(e.JSONPointer))
+		if e.Err != nil { // such as which part of a floor is missing
+			what += ": " + inWords(e.Err)
+		}
+		return what
 	case hex.InvalidByteError:
 		return "it is not in hexadecimal"
 	case base64.CorruptInputError:
