@@ -2,6 +2,7 @@ package attest
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -107,7 +108,7 @@ func (k *Kinds) sections() json.Options {
 		if *p, err = k.list[i].ParsePolicy(text); err != nil {
 			return fmt.Errorf("%s: %w", section, err)
 		}
-		return nil
+		return written(text, reflect.TypeOf(*p), "."+section)
 	}))
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -268,5 +269,5 @@ func (k *Kinds) parsePolicy(text []byte) (*Policy, error) {
 	if err := decode(text, &p, k.sections()); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	return &p, p.Validate()
+	return &p, errors.Join(written(text, reflect.TypeFor[Policy](), ""), p.Validate())
 }

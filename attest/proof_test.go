@@ -145,8 +145,10 @@ func TestGaps(t *testing.T) {
 		"no reference values":           func(p *attest.Policy) { p.TPM.References = nil },
 		"no reference values are given": func(p *attest.Policy) { p.TPM.References = []tpm.Reference{} },
 		"no value of PCR 4":             func(p *attest.Policy) { only(p, 0, 14) },
-		"no value of PCR 4, without":    func(p *attest.Policy) { only(p, 14) }, // which a reference may leave out
+		"no value of PCR 4, without":    func(p *attest.Policy) { only(p, 14) },
 		"no value of PCR 12":            func(p *attest.Policy) { only(p, 4, 7, 11, 14) },
+		"no value of PCR 14":            func(p *attest.Policy) { delete(p.TPM.References[0].PCRs, 14) }, // which a reference may leave out
+		"has zero for PCR 14":           func(p *attest.Policy) { p.TPM.References[0].PCRs[14] = make([]byte, 48) },
 		"1 of 2, such as \"release 0\"": func(p *attest.Policy) {
 			p.TPM.RequiredPCRs = []int{12}
 			p.TPM.References = append(p.TPM.References, known("release 0", 12))
@@ -178,12 +180,13 @@ func TestGaps(t *testing.T) {
 	}
 	at := bytes.Index(text, []byte(`"references":[`))
 	end := at + bytes.Index(text[at:], []byte("]"))
-	for _, none := range []string{"null", "[]"} {
-		p, err := attest.ParsePolicy(slices.Concat(text[:at], []byte(`"references":`+none), text[end+1:]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		signs(t, none, *p, false)
+	p, err := attest.ParsePolicy(slices.Concat(text[:at], []byte(`"references":[]`), text[end+1:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signs(t, "empty", *p, false)
+	if _, err := attest.ParsePolicy(slices.Concat(text[:at], []byte(`"references":null`), text[end+1:])); err == nil || !strings.Contains(err.Error(), "tpm.references is null") {
+		t.Errorf("null: %v", err)
 	}
 }
 

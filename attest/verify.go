@@ -109,11 +109,14 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	verifyWhole(&s, e, p, x, at)
 	verifyPolicy(&s, p, x)
 	ofTPM, ofNitro := p.TPM, p.Nitro
+	// Whatever the policy asks for, the cap and the state volume must show for a release,
+	// and in the genuine TPM; so must what references name of them.
 	if x.Release {
 		s.Answer(checkUncapped, uncapped(e))
-		// Whatever the policy asks for, the cap and the state volume must show, and in the
-		// same TPM.
-		ofTPM.RequiredPCRs, ofNitro.ComparePCRs = withOwn(ofTPM.RequiredPCRs), withOwn(ofNitro.ComparePCRs)
+		ofTPM.RequiredPCRs = withOwn(ofTPM.RequiredPCRs)
+	}
+	if x.Release || len(p.TPM.References) > 0 {
+		ofNitro.ComparePCRs = withOwn(ofNitro.ComparePCRs)
 	}
 
 	binding := e.Binding()

@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
-	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/passkeytest"
 	"holdfast/appliance/witness"
 	"holdfast/hsm"
 	"holdfast/web"
@@ -98,6 +98,8 @@ type bank struct {
 	alice, bob identity.Principal
 	// names puts what there is into the paths of routes.
 	names *strings.Replacer
+
+	version, rows string // of the last state; see state
 }
 
 func newBank(t *testing.T) *bank {
@@ -125,6 +127,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	var err error
 	b.db, err = sql.Open("sqlite", "file:"+b.bed.DB+"?_pragma=busy_timeout(5000)")
 	must(err)
+	b.db.SetMaxOpenConns(1) // whose version of the data is one
 	t.Cleanup(func() { _ = b.db.Close() })
 	ctx, d := t.Context(), b.bed.Appliance
 	_, err = d.CreateKeyStore(ctx, appliance.KeyStore{Name: "p", URIPathPrefix: "/p", RequestsPerSecond: 3})
@@ -153,11 +156,21 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	must(json.Unmarshal(b.call(&b.alice, "DELETE", b.names.Replace("/keystores/{keystore}/grants/{grant}"), "").Body.Bytes(), &waits))
 	b.fourEyes()
 	b.names = strings.NewReplacer("{approval}", waits.ID, "{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
-		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", "AAAA", "{setting}", "setup")
+		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", b.passkeyOf(&b.alice), "{setting}", "setup")
 	return b
 }
 
-// enrol makes an administrator with a password, who is signed in and present.
+// passkeyOf gives the ID of a user's first passkey.
+func (b *bank) passkeyOf(who *identity.Principal) string {
+	b.t.Helper()
+	u, err := b.api.(*web.API).Identity.User(b.t.Context(), who.UserID)
+	if err != nil || len(u.Passkeys) == 0 {
+		b.t.Fatalf("%v %+v", err, u)
+	}
+	return u.Passkeys[0].ID
+}
+
+// enrol makes an administrator with a passkey, who is signed in and present.
 func (b *bank) enrol(users *identity.Directory, name string) identity.Principal {
 	b.t.Helper()
 	ctx := b.t.Context()
@@ -165,18 +178,7 @@ func (b *bank) enrol(users *identity.Directory, name string) identity.Principal 
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	secret, err := users.BeginEnrolPassword(ctx, link, identity.Client{})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	code, err := totp.GenerateCode(secret.Secret, time.Now())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	in, err := users.FinishEnrolPassword(ctx, link, "a long enough sentence", code, identity.Client{Address: "192.0.2.1:1"})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	in, _ := passkeytest.Enrol(b.t, users, link, identity.Client{Address: "192.0.2.1:1"})
 	return in.Principal
 }
 
@@ -201,15 +203,49 @@ func (b *bank) fourEyes(operations ...string) {
 // state is all that is stored, and what was sealed.
 func (b *bank) state() string {
 	b.t.Helper()
+	said := fmt.Sprintf("PIN %q, revoked below %d\n", b.boot.PIN, b.boot.Below)
+	// The version changes with each change that another connection commits.
+	version := strings.Join(b.query(`PRAGMA data_version`), "")
+	if version == b.version {
+		return said + b.rows
+	}
 	var all strings.Builder
-	fmt.Fprintf(&all, "PIN %q, revoked below %d\n", b.boot.PIN, b.boot.Below)
 	for _, table := range b.query(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`) {
 		fmt.Fprintln(&all, table)
 		for _, row := range b.query(`SELECT * FROM ` + strings.Trim(table, "[]")) {
 			fmt.Fprintln(&all, row)
 		}
 	}
-	return all.String()
+	b.version, b.rows = version, all.String()
+	return said + b.rows
+}
+
+// TestStateSeesChanges: what the tests compare is another after a change by the API, and after one
+// beside it.
+func TestStateSeesChanges(t *testing.T) {
+	b := newBank(t)
+	before := b.state()
+	if b.state() != before {
+		t.Error("it changes by itself")
+	}
+	b.ok("PUT", "/keystores/p/quota", `{"requests_per_second": 77}`)
+	after := b.state()
+	if after == before {
+		t.Error("a change is not seen")
+	}
+	b.edit(`UPDATE key_stores SET requests_per_second = 78`)
+	if b.state() == after {
+		t.Error("a change beside the API is not seen")
+	}
+}
+
+// edit changes rows beside the API.
+func (b *bank) edit(statement string) {
+	b.t.Helper()
+	b.version = "" // which is that of other connections' changes
+	if _, err := b.db.Exec(statement); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b *bank) query(statement string) (found []string) {
@@ -696,7 +732,7 @@ func (b *bank) damage(operation string) string {
 		b.t.Fatalf("damage has nothing for %s", operation)
 	}
 	if err == nil {
-		_, err = b.db.Exec(statement)
+		b.edit(statement)
 	}
 	if err != nil {
 		b.t.Fatal(err)
@@ -773,9 +809,7 @@ func TestBackupNamesDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := b.db.Exec(`UPDATE external_keys SET can_decrypt = 1 WHERE id LIKE 'bad-%'`); err != nil {
-		t.Fatal(err)
-	}
+	b.edit(`UPDATE external_keys SET can_decrypt = 1 WHERE id LIKE 'bad-%'`)
 	w, r = get()
 	if r.DamagedRows != 25 || len(r.Damaged) != 20 || r.Damaged[0] != (appliance.DamagedRow{Kind: "key", KeyStore: "p", ID: "bad-00"}) {
 		t.Errorf("%+v", r)

@@ -16,6 +16,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/passkeytest"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -55,7 +56,18 @@ func (p *people) enrol(name string) {
 // accept enrols by the link of an invitation.
 func (p *people) accept(token string) identity.Principal {
 	p.t.Helper()
+	in, _ := passkeytest.Enrol(p.t, p.users, token, identity.Client{Address: "192.0.2.1:1"})
+	return in.Principal
+}
+
+// enrolByPassword makes an administrator whose password and recovery codes the test uses.
+func (p *people) enrolByPassword(name string) {
+	p.t.Helper()
 	ctx := p.t.Context()
+	_, token, err := p.users.Invite(ctx, root, name, identity.RoleAdministrator)
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	secret, err := p.users.BeginEnrolPassword(ctx, token, identity.Client{})
 	if err != nil {
 		p.t.Fatal(err)
@@ -64,11 +76,9 @@ func (p *people) accept(token string) identity.Principal {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	in, err := p.users.FinishEnrolPassword(ctx, token, "a sentence long enough", code, identity.Client{Address: "192.0.2.1:1"})
-	if err != nil {
+	if _, err := p.users.FinishEnrolPassword(ctx, token, "a sentence long enough", code, identity.Client{Address: "192.0.2.1:1"}); err != nil {
 		p.t.Fatal(err)
 	}
-	return in.Principal
 }
 
 // user is an administrator in a session, present.

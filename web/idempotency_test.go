@@ -82,7 +82,6 @@ var notDone = map[string]string{
 	"beginProvePasskey":   anAuthenticator,
 	"provePasskey":        anAuthenticator,
 	"addPasskey":          anAuthenticator,
-	"removePasskey":       anAuthenticator,
 	"setPassword":         anAuthenticator,
 	"confirmRecoveryUses": "no recovery code was used",
 	"drainNode":           "the nodes of these tests have no membership",

@@ -17,6 +17,7 @@ import (
 	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/changelogtest"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/passkeytest"
 	"holdfast/appliance/sqlite"
 	"holdfast/web"
 	"holdfast/web/operation"
@@ -131,6 +132,21 @@ func (p *pair) approved() string {
 	return path
 }
 
+// anotherPasskey adds a passkey to a user, and gives its path.
+func (p *pair) anotherPasskey(of *identity.Principal) string {
+	p.t.Helper()
+	users := p.api.(*web.API).Identity
+	c, err := users.BeginAddPasskey(p.t.Context(), of.UserID)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	added, err := users.FinishAddPasskey(p.t.Context(), of.UserID, c.ID, "another", passkeytest.New(p.t, users.URL).Create(c))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return "/account/passkeys/" + added.ID
+}
+
 // starts make the state in which an operation changes something, where that is not the one
 // that those before it in the table have left. They give who asks, and the path, where they
 // are not root and the bank's.
@@ -169,13 +185,13 @@ var starts = map[string]func(p *pair) (*identity.Principal, string){
 	"performApproved": func(p *pair) (*identity.Principal, string) {
 		return &p.alice, p.approved() + "/perform"
 	},
-	"reject": func(p *pair) (*identity.Principal, string) { return &p.bob, p.waits() + "/reject" },
+	"reject":        func(p *pair) (*identity.Principal, string) { return &p.bob, p.waits() + "/reject" },
+	"removePasskey": func(p *pair) (*identity.Principal, string) { return &p.alice, p.anotherPasskey(&p.alice) },
 }
 
 // notMatched are operations about a thing which two nodes of this test cannot be asked for, and
 // why. What has a path with no thing in it, or is about nothing that can be read, is not looked at.
 var notMatched = map[string]string{
-	"removePasskey":      "an authenticator is needed",
 	"installCertificate": "it is the node's own",
 	"shareCertificate":   "the site of this test has none",
 	"unshareCertificate": "the site of this test has none",

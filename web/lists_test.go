@@ -91,7 +91,8 @@ func TestListsAreAlike(t *testing.T) {
 // filled is an appliance with three entries and more in each list.
 func filled(t *testing.T) *people {
 	t.Helper()
-	p := newPeople(t, "alice", "bob", "carol")
+	p := newPeople(t, "bob", "carol")
+	p.enrolByPassword("alice")
 	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	for i := range 4 {
 		p.want(p.call(&root, "POST", "/keystores", fmt.Sprintf(`{"name": "s%d", "uri_path_prefix": "/s%d"}`, i, i)), 201)

@@ -231,6 +231,8 @@ type openAPI struct {
 		}
 	}
 	Components struct{ Schemas map[string]*jsonschema.Schema }
+
+	resolved map[string]*jsonschema.Resolved // by the schema's text
 }
 
 func (c *caller) document() *openAPI {
@@ -252,15 +254,56 @@ func (d *openAPI) schema(s *jsonschema.Schema) *jsonschema.Schema {
 
 // resolve makes a schema ready, with those that it refers to.
 func (d *openAPI) resolve(s *jsonschema.Schema) (*jsonschema.Resolved, error) {
-	text, err := json.Marshal(&jsonschema.Schema{AllOf: []*jsonschema.Schema{s}, Defs: d.Components.Schemas})
+	text, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	var whole jsonschema.Schema
-	if err := json.Unmarshal(bytes.ReplaceAll(text, []byte("#/components/schemas/"), []byte("#/$defs/")), &whole); err != nil {
+	if r := d.resolved[string(text)]; r != nil {
+		return r, nil
+	}
+	whole := jsonschema.Schema{AllOf: []*jsonschema.Schema{s}, Defs: map[string]*jsonschema.Schema{}}
+	if err := d.define(text, whole.Defs); err != nil {
 		return nil, err
 	}
-	return whole.Resolve(nil)
+	all, err := json.Marshal(&whole)
+	if err != nil {
+		return nil, err
+	}
+	var local jsonschema.Schema
+	if err := json.Unmarshal(bytes.ReplaceAll(all, []byte("#/components/schemas/"), []byte("#/$defs/")), &local); err != nil {
+		return nil, err
+	}
+	r, err := local.Resolve(nil)
+	if err == nil {
+		if d.resolved == nil {
+			d.resolved = map[string]*jsonschema.Resolved{}
+		}
+		d.resolved[string(text)] = r
+	}
+	return r, err
+}
+
+var references = regexp.MustCompile(`"#/components/schemas/([^"]+)"`)
+
+// define adds the schemas that a text refers to, and those that they refer to. One that is not
+// there fails when it is resolved.
+func (d *openAPI) define(text []byte, defs map[string]*jsonschema.Schema) error {
+	for _, m := range references.FindAllSubmatch(text, -1) {
+		name := string(m[1])
+		s := d.Components.Schemas[name]
+		if defs[name] != nil || s == nil {
+			continue
+		}
+		defs[name] = s
+		more, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		if err := d.define(more, defs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestOpenAPI: the document has each route and nothing else, and answers are as it
@@ -287,6 +330,11 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if n != len(operation.Table()) {
 		t.Errorf("the document has %d operations, the API %d", n, len(operation.Table()))
+	}
+	for name, s := range d.Components.Schemas {
+		if _, err := d.resolve(s); err != nil {
+			t.Errorf("the schema %s: %v", name, err)
+		}
 	}
 
 	c.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`)

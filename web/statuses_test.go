@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,12 +39,21 @@ func documented(t testing.TB, method, path string, status int) {
 // routeOf gives the operation that a request is for; nil if it is none.
 func routeOf(method, path string) *operation.Route {
 	for _, r := range operation.Table() {
-		if r.Method == method && regexp.MustCompile("^"+inPath.ReplaceAllString(r.Path, "[^/]+")+"$").MatchString(path) {
+		if r.Method == method && ofPath()[r.Path].MatchString(path) {
 			return r
 		}
 	}
 	return nil
 }
+
+// ofPath matches what is asked for, by the paths of routes.
+var ofPath = sync.OnceValue(func() map[string]*regexp.Regexp {
+	all := map[string]*regexp.Regexp{}
+	for _, r := range operation.Table() {
+		all[r.Path] = regexp.MustCompile("^" + inPath.ReplaceAllString(r.Path, "[^/]+") + "$")
+	}
+	return all
+})
 
 // TestStatuses: each operation answers with each status that its entry promises, and that does not
 // depend on the state of the appliance; the document lists those of the entry.

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/appliance/identity"
 	"holdfast/appliance/identity/oidctest"
+	"holdfast/appliance/identity/passkeytest"
 )
 
 // interrupted is a store in which something happens between the reading of a user and the change.
@@ -53,12 +54,12 @@ func TestChangedWhileSigningIn(t *testing.T) {
 	ctx := t.Context()
 	a := d.enrol("alice", identity.RoleAdministrator)
 	d.enrol("bob", identity.RoleAdministrator)
-	key := newAuthenticator(t)
+	key := passkeytest.New(t, "https://console.test")
 	addPasskey := func() {
 		t.Helper()
 		c, err := d.BeginAddPasskey(ctx, a.id)
 		if err == nil {
-			_, err = d.FinishAddPasskey(ctx, a.id, c.ID, "laptop", key.create(c))
+			_, err = d.FinishAddPasskey(ctx, a.id, c.ID, "laptop", key.Create(c))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -83,7 +84,7 @@ func TestChangedWhileSigningIn(t *testing.T) {
 		"passkey": func() error {
 			c, err := d.BeginPasskey(ctx)
 			must(c, err)
-			return errorOf(d.FinishPasskey(ctx, c.ID, key.get(c), from))
+			return errorOf(d.FinishPasskey(ctx, c.ID, key.Get(c), from))
 		},
 		"OpenID": func() error {
 			return errorOf(d.FinishOIDC(ctx, vouch(t, d, p, "alice@example.com", "1"), "good", from))

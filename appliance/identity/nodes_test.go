@@ -11,6 +11,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/identity/oidctest"
+	"holdfast/appliance/identity/passkeytest"
 )
 
 // The tests here have two directories over one store, as two nodes of a fleet whose rows are
@@ -175,7 +176,7 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 			a.vault.set(true, false)
 			b = a.Directory
 		}
-		key := newAuthenticator(t)
+		key := passkeytest.New(t, "https://console.test")
 		_, token, err := a.Invite(ctx, root, "alice", identity.RoleAdministrator)
 		if err != nil {
 			t.Fatal(err)
@@ -184,28 +185,28 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := b.FinishEnrolPasskey(ctx, token, c.ID, "laptop", key.create(c), from)
+		in, err := b.FinishEnrolPasskey(ctx, token, c.ID, "laptop", key.Create(c), from)
 		if err != nil {
 			t.Fatalf("enrol: %v; %s", err, a.log.String())
 		}
 		id := in.Principal.UserID
-		wants(t, "enrol again", errorOf(a.FinishEnrolPasskey(ctx, token, c.ID, "laptop", key.create(c), from)), fault.Unauthenticated)
+		wants(t, "enrol again", errorOf(a.FinishEnrolPasskey(ctx, token, c.ID, "laptop", key.Create(c), from)), fault.Unauthenticated)
 
-		second := newAuthenticator(t)
+		second := passkeytest.New(t, "https://console.test")
 		if c, err = b.BeginAddPasskey(ctx, id); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.FinishAddPasskey(ctx, id, c.ID, "phone", second.create(c)); err != nil {
+		if _, err := a.FinishAddPasskey(ctx, id, c.ID, "phone", second.Create(c)); err != nil {
 			t.Fatalf("add: %v", err)
 		}
-		third := newAuthenticator(t)
-		wants(t, "add again", errorOf(b.FinishAddPasskey(ctx, id, c.ID, "phone", third.create(c))), fault.Conflict)
-		wants(t, "add again at the first", errorOf(a.FinishAddPasskey(ctx, id, c.ID, "phone", third.create(c))), fault.Conflict)
+		third := passkeytest.New(t, "https://console.test")
+		wants(t, "add again", errorOf(b.FinishAddPasskey(ctx, id, c.ID, "phone", third.Create(c))), fault.Conflict)
+		wants(t, "add again at the first", errorOf(a.FinishAddPasskey(ctx, id, c.ID, "phone", third.Create(c))), fault.Conflict)
 
 		if c, err = a.BeginPasskey(ctx); err != nil {
 			t.Fatal(err)
 		}
-		answer := key.get(c)
+		answer := key.Get(c)
 		wants(t, "as another ceremony", b.FinishProvePasskey(ctx, in.Principal, c.ID, answer, from), fault.Unauthenticated)
 		wants(t, "with a wrong answer", errorOf(b.FinishPasskey(ctx, c.ID, []byte(`{}`), from)), fault.Unauthenticated)
 		signed, err := b.FinishPasskey(ctx, c.ID, answer, from)
@@ -213,26 +214,26 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 			t.Fatalf("sign in: %v; %s", err, a.log.String())
 		}
 		for what, d := range map[string]*identity.Directory{"first": a.Directory, "second": b} {
-			wants(t, "sign in again at the "+what, errorOf(d.FinishPasskey(ctx, c.ID, key.get(c), from)), fault.Unauthenticated)
+			wants(t, "sign in again at the "+what, errorOf(d.FinishPasskey(ctx, c.ID, key.Get(c), from)), fault.Unauthenticated)
 		}
 		if !locked {
-			wants(t, "sign in again after a restart", errorOf(a.another().FinishPasskey(ctx, c.ID, key.get(c), from)), fault.Unauthenticated)
+			wants(t, "sign in again after a restart", errorOf(a.another().FinishPasskey(ctx, c.ID, key.Get(c), from)), fault.Unauthenticated)
 		}
 
 		if c, err = b.BeginProvePasskey(ctx, signed.Principal); err != nil {
 			t.Fatal(err)
 		}
-		wants(t, "in another session", a.FinishProvePasskey(ctx, in.Principal, c.ID, key.get(c), from), fault.Unauthenticated)
-		if err := a.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c), from); err != nil {
+		wants(t, "in another session", a.FinishProvePasskey(ctx, in.Principal, c.ID, key.Get(c), from), fault.Unauthenticated)
+		if err := a.FinishProvePasskey(ctx, signed.Principal, c.ID, key.Get(c), from); err != nil {
 			t.Errorf("prove: %v", err)
 		}
-		wants(t, "prove again", b.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c), from), fault.Unauthenticated)
+		wants(t, "prove again", b.FinishProvePasskey(ctx, signed.Principal, c.ID, key.Get(c), from), fault.Unauthenticated)
 
 		if c, err = a.BeginPasskey(ctx); err != nil {
 			t.Fatal(err)
 		}
 		a.pass(5 * time.Minute)
-		wants(t, "after five minutes", errorOf(b.FinishPasskey(ctx, c.ID, key.get(c), from)), fault.Unauthenticated)
+		wants(t, "after five minutes", errorOf(b.FinishPasskey(ctx, c.ID, key.Get(c), from)), fault.Unauthenticated)
 	}
 }
 
@@ -244,7 +245,7 @@ func TestStrangersWriteNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = b.FinishPasskey(t.Context(), c.ID, newAuthenticator(t).get(c), from)
+		_, _ = b.FinishPasskey(t.Context(), c.ID, passkeytest.New(t, "https://console.test").Get(c), from)
 	}
 	if n := s.spends.Load(); n != 0 {
 		t.Errorf("%d rows", n)

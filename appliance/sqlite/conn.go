@@ -21,6 +21,7 @@ import (
 type conn struct {
 	c        *sql.Conn
 	prepared map[string]*sql.Stmt
+	raws     map[string]driver.Stmt // those of raw
 
 	// Of the read at hand: the state as it was when it began; nil while it is closed. And
 	// what it has found that is not as in memory.
@@ -33,7 +34,7 @@ func newConn(ctx context.Context, db *sql.DB) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{c: c, prepared: map[string]*sql.Stmt{}}, nil
+	return &conn{c: c, prepared: map[string]*sql.Stmt{}, raws: map[string]driver.Stmt{}}, nil
 }
 
 // stmt prepares the query when it is first used.
@@ -104,13 +105,22 @@ func (c *conn) each(ctx context.Context, f func(scanner) error, query string, ar
 // and conversions: it is for reading a million rows. The slice is valid during the call,
 // its values for longer.
 // The driver itself does not get the context, which would cost it something at each row.
+// f must not run the same query.
 func (c *conn) raw(ctx context.Context, f func(row []any), query string, args ...any) error {
 	named := make([]driver.NamedValue, len(args))
 	for i, a := range args {
 		named[i] = driver.NamedValue{Ordinal: i + 1, Value: a}
 	}
 	return c.c.Raw(func(raw any) error {
-		rows, err := raw.(driver.QueryerContext).QueryContext(context.Background(), query, named)
+		st := c.raws[query]
+		if st == nil {
+			var err error
+			if st, err = raw.(driver.Conn).Prepare(query); err != nil {
+				return err
+			}
+			c.raws[query] = st
+		}
+		rows, err := st.(driver.StmtQueryContext).QueryContext(context.Background(), named)
 		if err != nil {
 			return err
 		}
@@ -138,6 +148,15 @@ func (c *conn) close() error {
 	var errs []error
 	for _, st := range c.prepared {
 		errs = append(errs, st.Close())
+	}
+	if len(c.raws) > 0 {
+		errs = append(errs, c.c.Raw(func(any) error {
+			var errs []error
+			for _, st := range c.raws {
+				errs = append(errs, st.Close())
+			}
+			return errors.Join(errs...)
+		}))
 	}
 	return errors.Join(append(errs, c.c.Close())...)
 }

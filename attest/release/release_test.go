@@ -145,7 +145,7 @@ func (s *site) setPolicy(t *testing.T, change func(*attest.Policy)) {
 func (s *site) serve(t *testing.T) {
 	t.Helper()
 	b := release.NewBroker(release.BrokerOptions{Vault: s.vault, Log: slog.New(slog.NewTextHandler(s, nil)),
-		Now: func() time.Time { return s.now() }, Roots: s.platform.Roots(), Rate: 1000})
+		Now: func() time.Time { return s.now() }, Roots: s.platform.Roots(), Rate: 1e6})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,12 @@ func (f formerly) sign(t *testing.T, p attest.Policy) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return f.envelope(t, text)
+}
+
+// envelope signs any text.
+func (f formerly) envelope(t *testing.T, text []byte) []byte {
+	t.Helper()
 	s, err := dsse.NewEnvelopeSigner(f)
 	if err != nil {
 		t.Fatal(err)

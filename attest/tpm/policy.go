@@ -64,10 +64,11 @@ func DefaultPolicy() Policy {
 // CodePCRs are those without which PCR values do not identify code. PCR 4 has the
 // kernel image, with its initrd, its command line and the root file system's hash:
 // the firmware measures it before it runs. PCR 12 has a command line from outside,
-// which replaces the image's where Secure Boot is off. The others do not do it
-// alone: 7 says which keys may sign, 11 and 14 are extended by the code itself, so
-// that other code can give them the same values.
-func CodePCRs() []int { return []int{4, 12} }
+// which replaces the image's where Secure Boot is off. [ApplicationPCR] has the
+// program's configuration and the HSM's module, and whether it runs at all. The others
+// do not do it alone: 7 says which keys may sign, 11 is extended by the code itself, so
+// that other code can give it the same value; so it could PCR 14, without the others.
+func CodePCRs() []int { return []int{4, 12, ApplicationPCR} }
 
 // Gaps says, one sentence each, why the references do not identify code. It is
 // empty if each of them does.
@@ -85,6 +86,11 @@ func (p Policy) Gaps() []string {
 		}
 		if without != nil {
 			gaps = append(gaps, fmt.Sprintf("tpm.references: %d of %d, such as %q, have no value of PCR %d, without which they do not identify code; add %d to tpm.required_pcrs, and make them again", len(without), len(p.References), without[0], n, n))
+		}
+	}
+	for _, r := range p.References {
+		if value, ok := r.PCRs[ApplicationPCR]; ok && zero(value) {
+			gaps = append(gaps, fmt.Sprintf("tpm.references: %q has zero for PCR %d, which is a machine on which Holdfast has measured nothing; make it again", r.Name, ApplicationPCR))
 		}
 	}
 	return gaps

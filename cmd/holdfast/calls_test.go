@@ -14,8 +14,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +31,10 @@ import (
 )
 
 // files gives what calls name: files that exist, by what they are.
-func callFiles(t *testing.T) map[string]string {
+func callFiles(t *testing.T) named {
 	t.Helper()
 	dir := t.TempDir()
-	names := map[string]string{"DIR": dir, "NEW": filepath.Join(dir, "new")}
+	names := named{"DIR": dir, "NEW": filepath.Join(dir, "new")}
 	for name, content := range map[string]string{"MATERIAL": strings.Repeat("ab", 32), "CEDAR": "permit (principal, action, resource);", "PIN": "1234", "BACKUP": "a backup", "CHAIN": "a chain", "FILE": "id"} {
 		names[name] = filepath.Join(dir, name)
 		if err := os.WriteFile(names[name], []byte(content), 0o600); err != nil {
@@ -41,6 +43,17 @@ func callFiles(t *testing.T) map[string]string {
 	}
 	return names
 }
+
+// named are paths by the words that stand for them in calls.
+type named map[string]string
+
+// again gives the files for another call, with another one that is not there yet.
+func (n named) again() named {
+	n["NEW"] = filepath.Join(n["DIR"], "new-"+strconv.FormatInt(newFiles.Add(1), 10))
+	return n
+}
+
+var newFiles atomic.Int64
 
 // asking are calls of each command that asks an appliance, by its path, which together
 // perform all operations that commands perform. Words with a dollar are files.
@@ -74,12 +87,13 @@ var asking = map[string][]string{
 // alone are calls of the commands that ask no appliance.
 var alone = map[string]string{
 	"version": "", "help": "", "man": "$NEW", "completion bash": "", "completion zsh": "", "completion fish": "", "completion powershell": "",
-	"config check": "$CHAIN", "config show": "$CHAIN", "verify": "$CHAIN", "audit verify": "$DIR --key $CHAIN", "audit check-proof": "$CHAIN --key $CHAIN",
+	"config check": "$CHAIN", "config show": "$CHAIN", "verify": "$CHAIN", "watch": "--config $CHAIN --once", "watch accept": "m --config $CHAIN --reason r", "audit verify": "$DIR --key $CHAIN", "audit check-proof": "$CHAIN --key $CHAIN",
 	"check":      "https://127.0.0.1:1 --access-key-id A --secret-access-key-file $PIN --key k",
 	"policy key": "$CHAIN", "policy new": "", "policy reference": "$CHAIN $CHAIN --name n --out $NEW", "policy predict": "$CHAIN",
 	"policy sign": "$CHAIN --key $CHAIN --out $NEW", "policy show": "$CHAIN --policy-key $CHAIN",
 	"broker init": "--dir $DIR", "broker add": "m --pin-file $PIN --dir $DIR", "broker revoke": "m --dir $DIR", "broker resume": "--dir $DIR", "broker list": "--dir $DIR", "broker log": "--dir $DIR",
-	"broker policy": "$CHAIN --policy-key $CHAIN --dir $DIR",
+	"broker policy": "$CHAIN --policy-key $CHAIN --dir $DIR", "broker crl": "$CHAIN --dir $DIR", "broker tcb": "$CHAIN --dir $DIR",
+	"policy tcb new": "", "policy tcb sign": "$CHAIN --key $CHAIN --out $NEW", "policy tcb show": "$CHAIN --policy-key $CHAIN",
 }
 
 // words are those of a call, with the files in their places.
@@ -102,7 +116,7 @@ func leaves(root *cobra.Command) map[string]*cobra.Command {
 		for _, sub := range c.Commands() {
 			walk(sub)
 		}
-		if !c.HasSubCommands() || c.Name() == "seal" {
+		if !c.HasSubCommands() || c.Name() == "seal" || c.Name() == "watch" {
 			all[strings.TrimPrefix(c.CommandPath(), root.Name()+" ")] = c
 		}
 	}
@@ -495,6 +509,9 @@ func TestGlobalFlagsAreHonoured(t *testing.T) {
 			t.Errorf("%s asks the appliance, and has no flag for which", path)
 		}
 		for _, name := range cli.ConnectionFlags() {
+			if path == "verify" && name == "ca" {
+				continue // it says who may vouch for the certificate of an address
+			}
 			if leaves(newRoot())[path].Flag(name) != nil {
 				t.Errorf("%s has --%s, and asks nobody", path, name)
 			}
@@ -573,14 +590,14 @@ var hostile = map[string]http.HandlerFunc{
 func TestHostileServers(t *testing.T) {
 	for name, answer := range hostile {
 		t.Run(name, func(t *testing.T) {
-			s := newStub(t, answer)
+			s, files := newStub(t, answer), callFiles(t)
 			for path, calls := range asking {
 				for _, where := range [][]string{{"--socket", s.socket}, append(s.there(), "--json")} {
 					ctx, cancel := t.Context(), func() {}
 					if name == "never" {
 						ctx, cancel = context.WithTimeout(ctx, 20*time.Millisecond)
 					}
-					args := append(append(strings.Fields(path), words(calls[0], callFiles(t))...), where...)
+					args := append(append(strings.Fields(path), words(calls[0], files.again())...), where...)
 					r := callProgram(ctx, newRoot(), args...)
 					cancel()
 					checkFailure(t, strings.Join(args, " "), r, len(where) > 2)
@@ -589,18 +606,19 @@ func TestHostileServers(t *testing.T) {
 		})
 	}
 	t.Run("absent", func(t *testing.T) {
-		s := newStub(t, willing)
+		s, files := newStub(t, willing), callFiles(t)
+		none, folder := filepath.Join(t.TempDir(), "none"), t.TempDir()
 		for path, calls := range asking {
 			for _, where := range [][]string{
-				{"--socket", filepath.Join(t.TempDir(), "none")}, {"--socket", s.token}, {"--socket", t.TempDir()},
+				{"--socket", none}, {"--socket", s.token}, {"--socket", folder},
 				{"--server", "https://127.0.0.1:1", "--token-file", s.token, "--json"},
 				{"--server", s.server, "--token-file", s.token, "--json"}, // its certificate is not trusted
 				{"--server", "https://" + strings.Repeat("x", 300), "--token-file", s.token, "--json"},
 				{"--server", "nonsense://", "--token-file", s.token, "--json"}, {"--server", s.server, "--token-file", s.ca, "--json"},
 				{"--server", s.server, "--token-file", s.token, "--ca", s.token, "--json"}, {"--server", s.server, "--token-file", s.token, "--ca", "none", "--json"},
-				{"--server", s.server, "--token-file", t.TempDir(), "--json"}, {"--server", s.server, "--json"},
+				{"--server", s.server, "--token-file", folder, "--json"}, {"--server", s.server, "--json"},
 			} {
-				args := append(append(strings.Fields(path), words(calls[0], callFiles(t))...), where...)
+				args := append(append(strings.Fields(path), words(calls[0], files.again())...), where...)
 				r := callProgram(t.Context(), newRoot(), args...)
 				if r.code == 0 {
 					t.Errorf("%q ends well: %s", args, r.stdout)

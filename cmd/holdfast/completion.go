@@ -81,7 +81,7 @@ var flagValues = map[string]source{
 // texts are flags that take neither a file nor one of a few values.
 var texts = []string{"server", "why", "idempotency-key", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
 	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "after", "name", "unproven", "region",
-	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node", "approval", "actor", "address", "error", "object", "operation", "token", "network"}
+	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node", "approval", "actor", "address", "error", "object", "operation", "token", "network", "by", "seen"}
 
 // addCompletion has a shell complete the arguments and flags of the command and of
 // those under it.
@@ -165,9 +165,9 @@ func valuesOf(choice cli.Choices) source {
 // patience is how long a shell may wait for the appliance.
 const patience = 2 * time.Second
 
-// ask asks the appliance. Where it cannot be reached, or refuses, there is nothing to
+// lookup asks the appliance. Where it cannot be reached, or refuses, there is nothing to
 // complete with, and nothing to say: the shell would print it into the line.
-func ask[In, T any](a *admin, cmd *cobra.Command, o *operation.Operation[In, operation.List[T]], in In, name func(T) string) (list []string) {
+func lookup[In, T any](a *admin, cmd *cobra.Command, o *operation.Operation[In, operation.List[T]], in In, name func(T) string) (list []string) {
 	if a.Connect() != nil {
 		return nil
 	}
@@ -187,7 +187,7 @@ func ask[In, T any](a *admin, cmd *cobra.Command, o *operation.Operation[In, ope
 var most = operation.Paging{Limit: 1000}
 
 func keyStores(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListKeyStores, operation.KeyStorePage{Paging: most}, func(ks *appliance.KeyStore) string { return ks.Name })
+	return lookup(a, cmd, operation.ListKeyStores, operation.KeyStorePage{Paging: most}, func(ks *appliance.KeyStore) string { return ks.Name })
 }
 
 // keys are those of the key store that the first argument names. There may be a
@@ -197,7 +197,7 @@ func keys(a *admin, cmd *cobra.Command, args []string, word string) []string {
 		return nil
 	}
 	page := operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most, Prefix: word}
-	return ask(a, cmd, operation.ListKeys, page, func(k *appliance.ExternalKey) string { return k.ID })
+	return lookup(a, cmd, operation.ListKeys, page, func(k *appliance.ExternalKey) string { return k.ID })
 }
 
 // newVersionOf are the keys that an import may make a new version of.
@@ -209,19 +209,19 @@ func newVersionOf(a *admin, cmd *cobra.Command, args []string, word string) []st
 }
 
 func grants(a *admin, cmd *cobra.Command, args []string, _ string) []string {
-	return ask(a, cmd, operation.ListGrants, operation.GrantPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most}, func(g operation.Grant) string { return g.ID })
+	return lookup(a, cmd, operation.ListGrants, operation.GrantPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most}, func(g operation.Grant) string { return g.ID })
 }
 
 func credentials(a *admin, cmd *cobra.Command, args []string, _ string) []string {
-	return ask(a, cmd, operation.ListCredentials, operation.CredentialPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most}, func(c *appliance.Credential) string { return c.AccessKeyID })
+	return lookup(a, cmd, operation.ListCredentials, operation.CredentialPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most}, func(c *appliance.Credential) string { return c.AccessKeyID })
 }
 
 func users(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListUsers, operation.UserPage{Paging: most}, func(u *identity.User) string { return u.Name })
+	return lookup(a, cmd, operation.ListUsers, operation.UserPage{Paging: most}, func(u *identity.User) string { return u.Name })
 }
 
 func tokens(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListTokens, operation.TokenPage{Paging: most}, func(t identity.Token) string { return t.Name })
+	return lookup(a, cmd, operation.ListTokens, operation.TokenPage{Paging: most}, func(t identity.Token) string { return t.Name })
 }
 
 // operationIDs are those of the API's operations.
@@ -234,7 +234,7 @@ func operationIDs(*admin, *cobra.Command, []string, string) []string {
 }
 
 func sessions(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListSessions, operation.SessionPage{Paging: most}, func(s identity.Session) string { return s.ID })
+	return lookup(a, cmd, operation.ListSessions, operation.SessionPage{Paging: most}, func(s identity.Session) string { return s.ID })
 }
 
 func nodes(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
@@ -250,11 +250,11 @@ func nodes(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 }
 
 func invitations(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListInvitations, operation.InvitationPage{Paging: most}, func(i identity.Invitation) string { return i.ID })
+	return lookup(a, cmd, operation.ListInvitations, operation.InvitationPage{Paging: most}, func(i identity.Invitation) string { return i.ID })
 }
 
 func requests(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListApprovals, operation.ApprovalPage{Paging: most}, func(r operation.ApprovalDetail) string { return r.ID })
+	return lookup(a, cmd, operation.ListApprovals, operation.ApprovalPage{Paging: most}, func(r operation.ApprovalDetail) string { return r.ID })
 }
 
 func settings(*admin, *cobra.Command, []string, string) []string {

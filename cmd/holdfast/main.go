@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/attest"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/restore"
 )
@@ -19,10 +20,15 @@ import (
 func main() { os.Exit(cli.Run(newRoot())) }
 
 // admin is what the commands share.
-type admin struct{ cli.Admin }
+type admin struct {
+	cli.Admin
+	// roots are those of a simulated machine, in tests alone: no flag and no file gives them.
+	roots *attest.Roots
+}
 
-func newRoot() *cobra.Command {
-	a := &admin{cli.Admin{Elsewhere: true}}
+func newRoot() *cobra.Command { return newRootOf(&admin{Admin: cli.Admin{Elsewhere: true}}) }
+
+func newRootOf(a *admin) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "holdfast",
 		Short: "An external key store for AWS KMS: the tool of its operators and auditors",
@@ -51,6 +57,7 @@ func newRoot() *cobra.Command {
 		unblockCommand(a),
 		dependentsCommand(a),
 		verifyCommand(a),
+		watchCommand(a),
 		userCommand(a),
 		invitationCommand(a),
 		sessionCommand(a),
@@ -70,6 +77,12 @@ func newRoot() *cobra.Command {
 		brokerCommand(a),
 	)
 	cli.Complete(root)
-	addCompletion(a, root)
+	// Only when a shell asks: it is half of the work of building the tree, and cobra keeps what it
+	// is told of flags as long as the process lives.
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Name() == cobra.ShellCompRequestCmd {
+			addCompletion(a, root)
+		}
+	}
 	return root
 }

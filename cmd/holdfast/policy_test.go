@@ -147,6 +147,6 @@ func TestFromEvidenceToRelease(t *testing.T) {
 
 // tpmPolicy asks for nothing but a TPM.
 const tpmPolicy = `{"format": "holdfast-policy/v1", "name": "TPM", "version": 1, "unproven": "a test: the TPM is software", "require": ["tpm"], "max_age_seconds": 60,
-"sev_snp": {"csp_ids": ["CN=x"], "minimum_tcb": {"Milan": {}}, "minimum_report_version": 3},
+"sev_snp": {"allow_vcek": false, "csp_ids": ["CN=x"], "minimum_tcb": {"Milan": {"bootloader": 4, "tee": 0, "snp": 29, "microcode": 222}}, "minimum_report_version": 3, "require_committed_firmware": false, "require_crl": false},
 "tpm": {"bank": "sha384", "required_pcrs": [4, 7, 11, 14]}, "nitrotpm": {"max_age_seconds": 300, "compare_pcrs": [4]}}
 `

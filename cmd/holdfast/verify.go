@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,8 @@ import (
 // verifyFlags are those of the verify command.
 type verifyFlags struct {
 	policy, policyKey, nonce, at string
-	certificate, tcb             string
+	certificate, ca, out, page   string
+	tcb                          string
 	crls                         []string
 	report, vek, document        string
 	quote, signature, ak         string
@@ -34,28 +36,21 @@ func verifyCommand(a *admin) *cobra.Command {
 	var f verifyFlags
 	c := &cobra.Command{
 		Use:   "verify [EVIDENCE] [--policy FILE --policy-key FILE]",
-		Short: "Check evidence of what a machine runs, offline",
-		Long: "Check evidence of what a machine runs, offline: an evidence file, or the documents\n" +
-			"that hardware signed one by one. It needs no network, no TPM and no configuration.\n" +
+		Short: "Check evidence of what a machine runs: a file, or that of a running appliance",
+		Long: "Check evidence of what a machine runs: an evidence file, the documents that hardware signed\n" +
+			"one by one, or the evidence of a running appliance, if EVIDENCE is its address, such as\n" +
+			"https://holdfast.example.com:9443: it is asked with a fresh nonce, and the evidence must name\n" +
+			"the TLS key of that connection. Files are checked offline, without TPM and configuration.\n" +
 			"It exits 0 if all that matters was checked and passed, 1 if a check failed, 2 if the\n" +
-			"input is unusable, and 3 if nothing failed and the verdict is incomplete, as something\n" +
-			"that matters was not given: a nonce, the certificate, a signed policy with references,\n" +
-			"or what ties single documents to each other.",
+			"input is unusable or no evidence came, and 3 if nothing failed and the verdict is\n" +
+			"incomplete, as something that matters was not given: a nonce, the certificate, a signed\n" +
+			"policy with references, or what ties single documents to each other.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			v, err := f.appraise(args)
+			done, err := f.appraise(cmd, a, args)
 			if err != nil {
-				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
+				return cli.Unusable(err)
 			}
-			if err := a.showVerdict(cmd, v); err != nil {
-				return err
-			}
-			switch v.Result {
-			case appraisal.Pass:
-				return nil
-			case appraisal.Incomplete:
-				return cli.ErrIncomplete
-			}
-			return cli.ErrReported
+			return a.finish(cmd, &f, done)
 		}),
 	}
 	fs := c.Flags()
@@ -74,19 +69,43 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.ak, "ak", "", "public area of the attestation key (TPMT_PUBLIC)")
 	fs.StringVar(&f.pcrs, "pcrs", "", `the quoted PCR values (JSON: {"sha384": {"4": "hex"}})`)
 	fs.StringVar(&f.eventLog, "event-log", "", "the firmware's event log")
+	fs.StringVar(&f.ca, "ca", "", "certificates (PEM) under which that of the address may be signed; the system's without it. The verdict says whether it is")
+	fs.StringVar(&f.out, "out", "", "file to keep the evidence of the address in, which must not exist; the certificate goes beside it (.pem)")
+	fs.StringVar(&f.page, "report", "", "file to write a report to (HTML, one page to file), which must not exist")
 	c.MarkFlagsRequiredTogether("snp-report", "vek")
 	c.MarkFlagsRequiredTogether("tpm-quote", "tpm-signature", "ak", "pcrs", "event-log")
 	return c
 }
 
-func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
-	policy, signed, err := readPolicy(f.policy, f.policyKey)
+// appraised is what was appraised, and what came of it.
+type appraised struct {
+	verdict *appraisal.Verdict
+	// online is the answer of an appliance; nil for files.
+	online *online
+	// rows say for a report what was given.
+	rows []row
+}
+
+func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*appraised, error) {
+	for _, path := range f.written() {
+		if err := checkNew(path); err != nil {
+			return nil, err
+		}
+	}
+	policy, err := openPolicy(f.policy, f.policyKey)
 	if err != nil {
 		return nil, err
 	}
-	own, err := f.endorsements()
-	if err != nil {
+	if policy.own, err = f.endorsements(); err != nil {
 		return nil, err
+	}
+	if len(args) > 0 && strings.Contains(args[0], "://") {
+		return f.ask(cmd, a, args[0], policy)
+	}
+	for _, name := range []string{"ca", "out"} {
+		if cmd.Flags().Changed(name) {
+			return nil, fmt.Errorf("--%s is for the address of an appliance, such as https://holdfast.example.com:9443", name)
+		}
 	}
 	var at time.Time
 	if f.at != "" {
@@ -105,22 +124,26 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if err != nil {
 			return nil, err
 		}
-		return attest.VerifyParts(*parts, policy, attest.Expectation{At: at, Signed: signed, Endorsements: own}, time.Now()), nil
+		return &appraised{verdict: attest.VerifyParts(*parts, policy.policy, attest.Expectation{At: at, Signed: policy.signed, Endorsements: policy.own}, time.Now()), rows: f.partRows()}, nil
 	}
 	if len(args) == 0 {
-		return nil, errors.New("give an evidence file, or documents such as --snp-report; see holdfast verify --help")
+		return nil, errors.New("give an evidence file, the address of an appliance, or documents such as --snp-report; see holdfast verify --help")
 	}
-	evidence, x, err := readEvidence(args[0], f.nonce)
+	text, err := cli.ReadInput(args[0])
 	if err != nil {
 		return nil, err
 	}
-	x.At, x.Signed, x.Endorsements = at, signed, own
+	evidence, x, err := parseEvidence(text, f.nonce)
+	if err != nil {
+		return nil, err
+	}
+	x.At, x.Signed, x.Endorsements, x.Roots = at, policy.signed, policy.own, a.roots
 	if f.certificate != "" {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
 		}
 	}
-	return attest.Verify(evidence, policy, x), nil
+	return &appraised{verdict: attest.Verify(evidence, policy.policy, x), rows: sourceRows("the file "+args[0], text, x)}, nil
 }
 
 // endorsements reads what the verifier has of its own. What cannot be used is an error,
@@ -166,11 +189,15 @@ func readRecovery(path, keyFile string) (*attest.SignedRecovery, error) {
 // readEvidence reads an evidence file, and what the nonce, if one is given, has
 // to be.
 func readEvidence(path, nonce string) (*attest.Evidence, attest.Expectation, error) {
-	var x attest.Expectation
 	text, err := cli.ReadInput(path)
 	if err != nil {
-		return nil, x, err
+		return nil, attest.Expectation{}, err
 	}
+	return parseEvidence(text, nonce)
+}
+
+func parseEvidence(text []byte, nonce string) (*attest.Evidence, attest.Expectation, error) {
+	var x attest.Expectation
 	evidence, err := attest.Parse(text)
 	if err != nil {
 		return nil, x, err

@@ -129,7 +129,7 @@ func TestNoSimulationInside(t *testing.T) {
 
 func noSimulation(t *testing.T, name string, program []byte) {
 	t.Helper()
-	for _, mark := range []string{simulation.CSPID, "holdfast/attest/simulation", "holdfast/attest/nitro/nitrotest", "go-sev-guest/testing", "holdfast/hsm/softhsm"} {
+	for _, mark := range []string{simulation.CSPID, "holdfast/attest/simulation", "holdfast/attest/nitro/nitrotest", "go-sev-guest/testing", "holdfast/appliance/identity/passkeytest", "holdfast/hsm/softhsm"} {
 		if bytes.Contains(program, []byte(mark)) {
 			t.Errorf("%q is in %s", mark, name)
 		}

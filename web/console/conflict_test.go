@@ -262,16 +262,9 @@ func (c *conflicts) asked(op string) string {
 // signInAgain is another session of the same user.
 func (c *conflicts) signInAgain(s *session) *session {
 	c.t.Helper()
-	codes, err := c.users.NewRecoveryCodes(c.t.Context(), s.principal.UserID)
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	c.pass(time.Second)
-	in, err := c.users.SignInPassword(c.t.Context(), s.name, "a long enough sentence", codes[0], identity.Client{Address: "192.0.2.1:1"})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return &session{r: c.rig, name: s.name, token: in.Token, principal: in.Principal}
+	in := s.passkey.SignIn(c.users, identity.Client{Address: "192.0.2.1:1"})
+	return &session{r: c.rig, name: s.name, token: in.Token, principal: in.Principal, passkey: s.passkey}
 }
 
 // does has a person do an operation.

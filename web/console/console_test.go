@@ -29,6 +29,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/passkeytest"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/sqlite"
@@ -179,17 +180,31 @@ type session struct {
 	name      string
 	token     string
 	principal identity.Principal
-	jar       http.CookieJar // what pages have it carry
+	passkey   *passkeytest.Authenticator // nil if they enrolled by password
+	jar       http.CookieJar             // what pages have it carry
 }
 
-// enrol makes a user with a password, and signs in.
-func (r *rig) enrol(name string, role identity.Role) *session {
+func (r *rig) invite(name string, role identity.Role) (link string) {
 	r.t.Helper()
 	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
-	_, invitation, err := r.users.Invite(r.t.Context(), root, name, role)
+	_, link, err := r.users.Invite(r.t.Context(), root, name, role)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return link
+}
+
+// enrol makes a user with a passkey, and signs in.
+func (r *rig) enrol(name string, role identity.Role) *session {
+	r.t.Helper()
+	in, key := passkeytest.Enrol(r.t, r.users, r.invite(name, role), identity.Client{Address: "192.0.2.1:1"})
+	return &session{r: r, name: name, token: in.Token, principal: in.Principal, passkey: key}
+}
+
+// enrolByPassword makes a user whose password the test is about.
+func (r *rig) enrolByPassword(name string, role identity.Role) *session {
+	r.t.Helper()
+	invitation := r.invite(name, role)
 	secret, err := r.users.BeginEnrolPassword(r.t.Context(), invitation, identity.Client{})
 	if err != nil {
 		r.t.Fatal(err)
@@ -522,7 +537,7 @@ func TestPagesAreListed(t *testing.T) {
 // was entered, and goes on with it.
 func TestPresence(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	things := r.things(admin)
 	r.pass(6 * time.Minute)
 	form := confirmed(things, "scheduleKeyDeletion", admin.version(""))
@@ -737,7 +752,7 @@ func TestStoredStaysText(t *testing.T) {
 // the program's log or the audit log.
 func TestSecretsNotInTheLog(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	admin.do("POST", "/signin", url.Values{"name": {"admin"}, "password": {"my secret sentence 4711"}, "code": {"123456"}}, nil)
 	admin.do("POST", "/setup", url.Values{"name": {"eve"}, "setup_code": {"SECRET-SETUP"}}, nil)
 	admin.submit("/do/seal", url.Values{"version": {admin.version("")}, "pin": {"secret-pin-4711"}})

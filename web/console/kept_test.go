@@ -113,7 +113,7 @@ func TestKeptFormExpires(t *testing.T) {
 // with the cookies of before, at each node.
 func TestSecretShownOnce(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	things := r.things(admin)
 	secrets := regexp.MustCompile(`data-secret|aria-label="Recovery codes"|totp-secret`)
 	for op, change := range map[string]map[string]string{
@@ -157,7 +157,7 @@ func TestSecretShownOnce(t *testing.T) {
 // reach two nodes, and the page says so. A form that is filled in again makes another.
 func TestSentTwice(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	things := r.things(admin)
 	for op, change := range map[string]map[string]string{
 		"createGrant": {"principal": "arn:aws:iam::123456789012:role/app"}, "createCredential": {"generate": "true"}, "rotateKey": {}, "newRecoveryCodes": {},

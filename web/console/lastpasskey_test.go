@@ -15,7 +15,7 @@ import (
 // who has another is not asked. The last way to sign in stays, and no name is asked for it.
 func TestLastPasskey(t *testing.T) {
 	r := startUnsealed(t) // the test makes passkeys without an authenticator
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	const warning = "This is your last passkey. You cannot sign in by passkey again until you add another."
 	change := func(f func(a *identity.Account)) {
 		t.Helper()

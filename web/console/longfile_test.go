@@ -34,7 +34,7 @@ func (f *slowFleet) Settle(context.Context) appliance.Settled {
 // time that the form is sent, the page says what is missing, and has the file.
 func TestLongFileAsksForTheProofFirst(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	things := r.things(admin)
 	f := &slowFleet{r: r, fleetOfTwo: fleetOfTwo{[]appliance.NodeStatus{{Node: appliance.Node{ID: strings.Repeat("1", 32), State: appliance.NodeServing}, Heard: true, Serves: true}}}}
 	for _, p := range r.performers {

@@ -19,7 +19,7 @@ var referenceForm = regexp.MustCompile(`reference=([a-z2-7]{10})\b`)
 // itself.
 func TestReference(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	r.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
 	r.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	db, err := sql.Open("sqlite", "file:"+r.DB+"?_pragma=busy_timeout(5000)")

@@ -22,7 +22,7 @@ var secretFields = map[string]string{"material": strings.Repeat("5e", appliance.
 // after it was done.
 func TestSecretsAreNotShownAgain(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	things := r.things(admin)
 	shows := func(op, when string, w *httptest.ResponseRecorder) {
 		t.Helper()

@@ -20,7 +20,7 @@ import (
 // frame it. All routes are walked, signed in and not.
 func TestEveryCookie(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	things := r.things(admin)
 	seen := map[string]bool{}
 	look := func(what string, w *httptest.ResponseRecorder) {
@@ -91,7 +91,7 @@ func FuzzLocal(f *testing.F) {
 // signing out everywhere ends all of them but no other user's.
 func TestSessionIsAnother(t *testing.T) {
 	r := start(t)
-	admin, other := r.enrol("admin", identity.RoleAdministrator), r.enrol("other", identity.RoleAdministrator)
+	admin, other := r.enrolByPassword("admin", identity.RoleAdministrator), r.enrolByPassword("other", identity.RoleAdministrator)
 	codes, err := r.users.NewRecoveryCodes(t.Context(), admin.principal.UserID)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestSessionIsAnother(t *testing.T) {
 // look alike: each path leads to the sign-in; and so do names of users, right and wrong.
 func TestStrangersLearnNothing(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	r.things(admin)
 	for _, path := range []string{"/keystores/bank", "/keystores/none", "/users/" + admin.principal.UserID, "/users/none", "/audit/0", "/audit/99999", "/no/page", "/download/x", "/approvals/x"} {
 		w := (&session{r: r}).do(http.MethodGet, path, nil, nil)
@@ -169,7 +169,7 @@ func TestStrangersLearnNothing(t *testing.T) {
 // that was typed into it, in whatever place.
 func TestTypedSecretsBeforeSigningIn(t *testing.T) {
 	r := start(t)
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
 	_, token, err := r.users.Invite(t.Context(), root, "guest", identity.RoleViewer)
 	if err != nil {

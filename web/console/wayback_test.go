@@ -25,7 +25,7 @@ import (
 // nowhere else, until there is a second one.
 func TestSecondWay(t *testing.T) {
 	r := startUnsealed(t) // the test changes rows
-	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin := r.enrolByPassword("admin", identity.RoleAdministrator)
 	r.things(admin)
 	change := func(f func(a *identity.Account)) {
 		t.Helper()
@@ -242,7 +242,7 @@ func TestRecoveryCodeNotice(t *testing.T) {
 	for _, p := range r.performers {
 		p.Notices = q
 	}
-	alice := r.enrol("alice", identity.RoleViewer)
+	alice := r.enrolByPassword("alice", identity.RoleViewer)
 	codes, err := r.users.NewRecoveryCodes(ctx, alice.principal.UserID)
 	if err != nil {
 		t.Fatal(err)

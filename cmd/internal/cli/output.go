@@ -48,6 +48,11 @@ func (o *Output) PrintJSON(cmd *cobra.Command, v any) error {
 	return printJSON(cmd.OutOrStdout(), "  ", v)
 }
 
+// PrintLine prints a result as JSON in one line, for commands whose results come one by one.
+func (o *Output) PrintLine(cmd *cobra.Command, v any) error {
+	return printJSON(cmd.OutOrStdout(), "", v)
+}
+
 func printJSON(w io.Writer, indent string, v any) error {
 	var text strings.Builder
 	e := json.NewEncoder(&text)
