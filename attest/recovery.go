@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -82,7 +83,7 @@ func ParseRecovery(text []byte) (*Recovery, error) {
 	if err := decode(text, &r); err != nil {
 		return nil, fmt.Errorf("TCB recovery: %w", err)
 	}
-	return &r, r.Validate()
+	return &r, errors.Join(written(text, reflect.TypeFor[Recovery](), ""), r.Validate())
 }
 
 // SignRecovery gives it as a file: a DSSE envelope, signed by Ed25519, by the signer of

@@ -568,9 +568,6 @@ func TestFloors(t *testing.T) {
 		}
 	}
 	for says, bad := range map[string]string{
-		`"bootloader", "tee", "snp", "microcode"`: `"Milan":{}`, `"microcode": write`: `"Milan":{"bootloader":1,"tee":0,"snp":29}`,
-		`"bootloader", "tee", "microcode"`: `"Milan":{"snp":29}`, `"tee", "snp"`: `"Milan":{"bootloader":1,"microcode":3}`,
-		`without "snp"`: `"Milan":{"bootloader":1,"tee":0,"snp":null,"microcode":2}`, `"tee", "snp", "microcode": write`: `"Milan":null`,
 		`Milan has no FMC`: `"Milan":{"fmc":0,` + all + `}`, `Turin has an FMC`: `"Turin":{` + all + `}`, `spl`: `"Milan":{"spl":1,` + all + `}`,
 		`256`: `"Milan":{"bootloader":256,"tee":0,"snp":29,"microcode":2}`, `-1`: `"Milan":{"bootloader":-1,"tee":0,"snp":29,"microcode":2}`,
 		`"Venice" is not supported; Milan, Genoa, Turin are`: `"Venice":{` + all + `}`, `name a floor`: ``,

@@ -1,12 +1,6 @@
 package snp
 
-import (
-	"errors"
-	"fmt"
-	"strings"
-
-	"github.com/go-json-experiment/json"
-)
+import "fmt"
 
 // TCB is a version of the platform's trusted computing base: security patch
 // levels (AMD 56860, section 2.2). Each counts for itself.
@@ -18,38 +12,6 @@ type TCB struct {
 	TEE        uint8  `json:"tee"`
 	SNP        uint8  `json:"snp"`
 	Microcode  uint8  `json:"microcode"`
-}
-
-// UnmarshalJSON reads a TCB of which each part is written: a floor that leaves one out
-// would let every level of it pass. Only "fmc" may be left out, as not every product
-// line has one: that is for the policy to say.
-func (t *TCB) UnmarshalJSON(text []byte) error {
-	var read struct {
-		FMC        *uint8 `json:"fmc"`
-		Bootloader *uint8 `json:"bootloader"`
-		TEE        *uint8 `json:"tee"`
-		SNP        *uint8 `json:"snp"`
-		Microcode  *uint8 `json:"microcode"`
-	}
-	if err := json.Unmarshal(text, &read, json.RejectUnknownMembers(true)); err != nil {
-		return err
-	}
-	var missing []string
-	for _, part := range []struct {
-		name string
-		from *uint8
-		to   *uint8
-	}{{"bootloader", read.Bootloader, &t.Bootloader}, {"tee", read.TEE, &t.TEE}, {"snp", read.SNP, &t.SNP}, {"microcode", read.Microcode, &t.Microcode}} {
-		if part.from == nil {
-			missing = append(missing, fmt.Sprintf("%q", part.name))
-			continue
-		}
-		*part.to = *part.from
-	}
-	if t.FMC = read.FMC; missing != nil {
-		return errors.New("a TCB without " + strings.Join(missing, ", ") + ": write each part, 0 for any level")
-	}
-	return nil
 }
 
 func (t TCB) String() string {

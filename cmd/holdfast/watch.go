@@ -290,7 +290,7 @@ func openPolicy(path, keyFile string) (*policyFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &policyFile{p, signed}, nil
+	return &policyFile{policy: p, signed: signed}, nil
 }
 
 // teller gives who tells alarms to the webhook; nil if there is none.
