@@ -19,7 +19,7 @@ import (
 )
 
 // StoredFile is the name of the launch document in the folder launch.dir.
-const StoredFile = "launch.json"
+const StoredFile = "document.json"
 
 // Machine is the machine whose owner is asked for.
 type Machine struct {
