@@ -93,7 +93,7 @@ var alone = map[string]string{
 	"launch new": "", "launch check": "$CHAIN", "launch sign": "$CHAIN --key $CHAIN --version 1 --out $NEW", "launch show": "$CHAIN",
 	"policy sign": "$CHAIN --key $CHAIN --out $NEW", "policy show": "$CHAIN --policy-key $CHAIN",
 	"broker init": "--dir $DIR", "broker add": "m --pin-file $PIN --dir $DIR", "broker revoke": "m --dir $DIR", "broker resume": "--dir $DIR", "broker list": "--dir $DIR", "broker log": "--dir $DIR",
-	"broker policy": "$CHAIN --policy-key $CHAIN --dir $DIR", "broker crl": "$CHAIN --dir $DIR", "broker tcb": "$CHAIN --dir $DIR",
+	"broker policy": "$CHAIN --policy-key $CHAIN --dir $DIR", "broker crl": "$CHAIN --dir $DIR", "broker admit": "m --request 1 --dir $DIR", "broker begin-log": "--reason x --dir $DIR", "broker tcb": "$CHAIN --dir $DIR",
 	"policy tcb new": "", "policy tcb sign": "$CHAIN --key $CHAIN --out $NEW", "policy tcb show": "$CHAIN --policy-key $CHAIN",
 }
 

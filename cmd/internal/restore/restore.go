@@ -94,8 +94,8 @@ func showReport(w io.Writer, r *appliance.BackupReport) {
 		cli.Row(w, "gone", fmt.Sprintf("key %s of key store %s, version %d: the HSM has no key object for it any more", g.KeyID, g.KeyStore, g.Version))
 	}
 	if r.PendingDeletion > 0 {
-		cli.Row(w, "pending deletion", fmt.Sprintf("%d of the keys; a restore suspends the deletion: cancel it, or schedule it again (holdfast key list KEYSTORE --state %s)",
-			r.PendingDeletion, appliance.KeyDeletionSuspended))
+		cli.Row(w, "pending deletion", fmt.Sprintf("%d of the keys; a restore suspends the deletion: cancel it, or schedule it again (holdfast key list KEYSTORE --standing %s)",
+			r.PendingDeletion, appliance.StandingDeletionSuspended))
 	}
 	if r.Restored {
 		cli.Row(w, "look through", fmt.Sprintf("users, credentials and grants are those of %s: what was revoked since then is valid again", cli.When(r.Created)))
