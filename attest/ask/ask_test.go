@@ -110,7 +110,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"TLS 1.2": {&tls.Config{MaxVersion: tls.VersionTLS12}, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) }, "protocol version"},
 		"a redirect": {nil, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "https://elsewhere.example/", 302)
+			http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound)
 		}, "not followed"},
 		"too much":     {nil, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.CopyN(w, endless{}, attest.MaxEvidence+2) }, "more than"},
 		"not evidence": {nil, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, "something else than evidence"},

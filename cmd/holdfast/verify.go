@@ -353,11 +353,7 @@ func readSignedPolicy(path, keyFile string, open func([]byte, ed25519.PublicKey)
 	return signed, nil
 }
 
-// showVerdict prints each check, then what it comes to.
-func (a *admin) showVerdict(cmd *cobra.Command, v *appraisal.Verdict) error {
-	return a.Show(cmd, v, func(w io.Writer) { rowsOfVerdict(w, v) })
-}
-
+// rowsOfVerdict prints each check, then what it comes to.
 func rowsOfVerdict(w io.Writer, v *appraisal.Verdict) {
 	for _, c := range v.Checks {
 		cli.Row(w, string(c.Result), c.Code, c.Name)

@@ -67,11 +67,10 @@ func verifyOnline(ctx context.Context, asker *ask.Asker, address string, p *atte
 }
 
 // policyFile is a policy to appraise by; signed is what it is the content of, nil if nobody has
-// signed it. own is what the verifier has besides.
+// signed it.
 type policyFile struct {
 	policy *attest.Policy
 	signed *attest.SignedPolicy
-	own    attest.Endorsements
 }
 
 func hexDigest(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
