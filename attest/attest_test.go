@@ -273,7 +273,7 @@ func TestSignedPolicy(t *testing.T) {
 	if err != nil || got.Version != 7 || got.Name != "production" || len(got.Digest) != 32 {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := attest.OpenPolicy(file, other); !errors.Is(err, attest.ErrPolicySignature) {
+	if _, err := attest.OpenPolicy(file, other); !errors.Is(err, attest.ErrSignature) {
 		t.Errorf("with another key: %v", err)
 	}
 	for i := range file {

@@ -1,8 +1,6 @@
 package attest
 
 import (
-	"context"
-	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
@@ -147,26 +144,6 @@ type SignedPolicy struct {
 	Signer string
 }
 
-// signer implements DSSE's interface with an Ed25519 key.
-type signer struct {
-	private ed25519.PrivateKey
-	public  ed25519.PublicKey
-}
-
-func (s signer) Sign(_ context.Context, data []byte) ([]byte, error) {
-	return ed25519.Sign(s.private, data), nil
-}
-
-func (s signer) Verify(_ context.Context, data, sig []byte) error {
-	if !ed25519.Verify(s.public, data, sig) {
-		return errors.New("the signature is not by this key")
-	}
-	return nil
-}
-
-func (s signer) KeyID() (string, error)   { return KeyID(s.public), nil }
-func (s signer) Public() crypto.PublicKey { return s.public }
-
 // KeyID names a policy key: the first 8 bytes of its SHA-256, in hexadecimal.
 func KeyID(key ed25519.PublicKey) string {
 	d := sha256.Sum256(key)
@@ -186,20 +163,12 @@ func SignPolicy(p *Policy, key ed25519.PrivateKey) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	s, err := dsse.NewEnvelopeSigner(signer{key, key.Public().(ed25519.PublicKey)})
+	file, err := seal(policyType, text, key)
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	envelope, err := s.SignPayload(context.Background(), policyType, text)
-	if err != nil {
-		return nil, fmt.Errorf("policy: sign: %w", err)
-	}
-	return json.Marshal(envelope)
+	return file, nil
 }
-
-// ErrPolicySignature says that a policy is not signed by the key that it must
-// be signed by.
-var ErrPolicySignature = errors.New("the policy's signature does not verify")
 
 // OpenPolicy reads a signed policy, to appraise evidence by it. Errors: those of
 // [ReadPolicy] and of [Policy.CheckProof].
@@ -221,31 +190,14 @@ func (k *Kinds) OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, e
 
 // ReadPolicy reads a signed policy and verifies its signature. The policy may be
 // one by which nothing must be appraised, as it does not prove the code: this is
-// to show it, or to replace it. Errors: [ErrPolicySignature]; or what is wrong with
+// to show it, or to replace it. Errors: [ErrSignature]; or what is wrong with
 // the file or the policy in it.
 func ReadPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 	return registered.readPolicy(file, key)
 }
 
 func (k *Kinds) readPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
-	var envelope dsse.Envelope
-	if len(file) > MaxPolicy {
-		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)
-	}
-	if err := decode(file, &envelope); err != nil {
-		return nil, fmt.Errorf("policy: not a signed policy: %w", err)
-	}
-	v, err := dsse.NewEnvelopeVerifier(signer{public: key})
-	if err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
-	if _, err := v.Verify(context.Background(), &envelope); err != nil {
-		return nil, fmt.Errorf("%w with key %s: %w", ErrPolicySignature, KeyID(key), err)
-	}
-	if envelope.PayloadType != policyType {
-		return nil, fmt.Errorf("policy: the envelope holds %q, not %q", envelope.PayloadType, policyType)
-	}
-	text, err := envelope.DecodeB64Payload()
+	text, err := unseal(policyType, file, key)
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}

@@ -172,7 +172,7 @@ func TestPurposes(t *testing.T) {
 	}
 	// The type is signed: with the other one's name the signature does not verify.
 	renamed := bytes.Replace(launch, []byte("vnd.holdfast.launch.v1"), []byte("vnd.holdfast.policy.v1"), 1)
-	if _, err := attest.OpenPolicy(renamed, public(key)); !errors.Is(err, attest.ErrPolicySignature) {
+	if _, err := attest.OpenPolicy(renamed, public(key)); !errors.Is(err, attest.ErrSignature) {
 		t.Errorf("a renamed launch signature as a policy: %v", err)
 	}
 }

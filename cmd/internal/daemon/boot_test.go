@@ -218,7 +218,7 @@ func TestReleaseRefused(t *testing.T) {
 			var files config.Config
 			others.Configure(&files)
 			replaceFile(t, s.cfg.Attestation.PolicyKey, files.Attestation.PolicyKey)
-		}, "the policy's signature does not verify"},
+		}, "policy: the signature does not verify"},
 		"no SEV-SNP": {string(fault.Platform), func(s *site) {
 			s.collector = func(c *attest.Collector) { c.Report = nil }
 		}, "EC2: CpuOptions AmdSevSnp=enabled"},
