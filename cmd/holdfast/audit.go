@@ -394,11 +394,17 @@ func auditExportCommand(a *admin) *cobra.Command {
 		if want.AuditFilter, err = q.filter(); err != nil {
 			return err
 		}
-		for _, m := range log.missing() {
-			cli.Row(a.Notes(cmd), "missing: "+m.String())
+		missing := append([]audit.MissingLog{}, log.missing()...)
+		tell := func(w io.Writer) {
+			for _, m := range missing {
+				cli.Row(w, "missing: "+m.String())
+			}
 		}
 		if out == "" {
-			return log.export(cmd.Context(), want, cmd.OutOrStdout())
+			if err := log.export(cmd.Context(), want, cmd.OutOrStdout()); err != nil || len(missing) == 0 {
+				return err
+			}
+			return a.Warn(cmd, map[string]any{"missing": missing}, tell)
 		}
 		p := terminal.NewProgress(a.Notes(cmd), "exporting the audit log", terminal.Octets)
 		size, err := writeWhole(out, func(w io.Writer) error { return log.export(cmd.Context(), want, p.Writer(w)) })
@@ -406,7 +412,10 @@ func auditExportCommand(a *admin) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.Show(cmd, map[string]any{"export": out, "bytes": size, "missing": append([]audit.MissingLog{}, log.missing()...)}, func(w io.Writer) { cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
+		return a.Show(cmd, map[string]any{"export": out, "bytes": size, "missing": missing}, func(w io.Writer) {
+			cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size))
+			tell(w)
+		})
 	})
 	q.add(c)
 	cli.OneOf(c.Flags(), &want.Format, "format", "jsonl has the records as they were signed", "jsonl", "csv")

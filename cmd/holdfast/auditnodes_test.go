@@ -166,6 +166,23 @@ func TestLogsOfNodesInJSON(t *testing.T) {
 	if fleet.Verdict != audit.VerdictIncomplete || len(fleet.Logs) != 2 || fleet.Logs[1].LogID != "node-b" || len(fleet.Missing) != 1 || fleet.Missing[0].LogID != "node-c" {
 		t.Errorf("%+v", fleet)
 	}
+	var kept, warned struct{ Missing []audit.MissingLog }
+	run(0, "export a b --json --out export.jsonl", &kept)
+	cmd := program(t, "audit", "export", "a", "b", "--json") // its output is the export
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		t.Errorf("export: %v: %s", err, &stderr)
+	}
+	if err := json.Unmarshal(stderr.Bytes(), &warned); err != nil {
+		t.Errorf("export says of the missing log: %v: %s", err, &stderr)
+	}
+	for _, missing := range [][]audit.MissingLog{kept.Missing, warned.Missing} {
+		if len(missing) != 1 || missing[0].LogID != "node-c" {
+			t.Errorf("missing from the export: %+v", missing)
+		}
+	}
 	var one struct {
 		LogID   string `json:"log_id"`
 		Missing []audit.MissingLog

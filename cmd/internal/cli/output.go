@@ -43,6 +43,16 @@ func (o *Output) Notes(cmd *cobra.Command) io.Writer {
 	return cmd.ErrOrStderr()
 }
 
+// Warn tells on standard error what a result lacks that standard output has already: for people,
+// or as one JSON object in one line. Call it when the work is done, and not before a failure.
+func (o *Output) Warn(cmd *cobra.Command, lack any, human func(w io.Writer)) error {
+	if o.JSON {
+		return printJSON(cmd.ErrOrStderr(), "", lack)
+	}
+	human(cmd.ErrOrStderr())
+	return nil
+}
+
 // PrintJSON prints a result as JSON.
 func (o *Output) PrintJSON(cmd *cobra.Command, v any) error {
 	return printJSON(cmd.OutOrStdout(), "  ", v)

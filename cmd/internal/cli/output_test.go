@@ -53,7 +53,7 @@ func TestNotes(t *testing.T) {
 
 // elsewhere says what else a file of the programs of operators writes to standard error.
 var elsewhere = map[string]string{
-	"internal/cli/output.go":       "notes",
+	"internal/cli/output.go":       "notes, and what a result lacks",
 	"internal/cli/program.go":      "the failure",
 	"holdfast/confirm.go":          "asks a person at a terminal, and nobody with --json",
 	"holdfast/admission.go":        "asks a person, and nobody with --json",
