@@ -129,6 +129,18 @@ func (m *Machine) RaisePolicyVersion(ctx context.Context, policy attest.SignedID
 	return highest, err
 }
 
+// NotedPolicy gives the policy of the highest version that was noted; the zero value if
+// there is none.
+func (m *Machine) NotedPolicy(ctx context.Context) (noted attest.SignedID, err error) {
+	err = m.db.read(ctx, func(c *conn) error {
+		var version int64
+		_, err := c.one([]any{&version, &noted.Digest}, `SELECT version, digest FROM policy_version`)
+		noted.Version = uint64(version)
+		return err
+	})
+	return noted, err
+}
+
 // PolicySeal gives the highest policy version that was noted, the policy that was sealed,
 // and its seal; zeros if there is none.
 func (m *Machine) PolicySeal(ctx context.Context) (highest uint64, sealed attest.SignedID, seal []byte, err error) {

@@ -26,7 +26,7 @@ func (d *Daemon) findLaunch(ctx context.Context) {
 		}
 	}
 	owned := m.Find(ctx)
-	d.o.Config = owned.Config
+	d.o.Config, d.owned = owned.Config, owned
 	d.launch = &boot.Launch{Why: owned.Why, Ignored: owned.Ignored}
 	if l := owned.Launch; l != nil {
 		d.launch.Digest, d.launch.Owner = l.Digest, l.OwnerDigest

@@ -150,6 +150,20 @@ func (o *Officer) Authorize(policy attest.Policy, name string, pcrs map[int]tpm.
 	return errors.Join(os.WriteFile(o.path(authorizationsFile), authorizations, 0o644), os.WriteFile(o.path(policyFile), signed, 0o644))
 }
 
+// Sign signs a policy and authorizations for its references, and writes no file: as those
+// that an appliance is given over the network.
+func (o *Officer) Sign(policy attest.Policy) (signed, authorizations []byte, err error) {
+	all, err := seal.AuthorizeReferences(o.sealKey, policy.TPM, policy.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	if authorizations, err = seal.EncodeAuthorizations(all); err != nil {
+		return nil, nil, err
+	}
+	signed, err = attest.SignPolicy(&policy, o.policyKey)
+	return signed, authorizations, err
+}
+
 // Seal gives the PIN to the TPM, if the file of the sealed PIN is not there.
 func (o *Officer) Seal(t seal.TPM, file string, pin []byte) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
