@@ -63,6 +63,11 @@ func evilSite() webtest.Site {
 		Served: operation.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: evilEnd}}
 }
 
+// evilPolicies say so, too.
+func evilPolicies() *webtest.Policies {
+	return &webtest.Policies{Now: operation.AppraisalPolicy{Name: evil, Version: 3, SHA256: evil, Signer: evil, Unproven: evil, Admits: []string{evil}, Ignored: evil}}
+}
+
 var evilEnd = time.Now().Add(1000 * time.Hour) // the same for each that is asked
 
 // rig is a console of a real appliance, with users in a real database.
@@ -148,7 +153,7 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes .
 			t.Fatal(err)
 		}
 		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance, Answers: r.Store, Seals: r.Appliance.Seals(),
-			Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
+			Activity: activity.New(r.clock), Site: evilSite(), Policies: evilPolicies(), Log: log, Now: r.clock})
 		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock,
 			Changes: func() uint64 { return rows.Changes() + r.Store.Changes() }})
 		if nodes.routes == nil {

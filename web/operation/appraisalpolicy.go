@@ -23,9 +23,9 @@ type Policies interface {
 
 // PolicyFiles are a signed policy and what comes with it, as their signers wrote the files.
 type PolicyFiles struct {
-	Policy         string `json:"policy" record:"-" longest:"98304" jsonschema:"The signed appraisal policy: what is in the file that holdfast policy sign wrote. At most 98304 characters." example:"{\"payloadType\":\"application/vnd.holdfast.policy.v1+json\",\"payload\":\"e30=\",\"signatures\":[]}"`
-	Authorizations string `json:"authorizations,omitempty" record:"-" longest:"98304" jsonschema:"The publisher's file of authorizations, which goes with the policy where the machine's TPM releases the PIN. Those that there are stay if it is left out."`
-	Approvals      string `json:"approvals,omitempty" record:"-" longest:"98304" jsonschema:"The owner's file of approvals, on a machine that has an owner. Those that there are stay if it is left out."`
+	Policy         string `json:"policy" longest:"98304" jsonschema:"The signed appraisal policy: what is in the file that holdfast policy sign wrote. At most 98304 characters." example:"{\"payloadType\":\"application/vnd.holdfast.policy.v1+json\",\"payload\":\"e30=\",\"signatures\":[]}"`
+	Authorizations string `json:"authorizations,omitempty" longest:"98304" jsonschema:"The publisher's file of authorizations, which goes with the policy where the machine's TPM releases the PIN. Those that there are stay if it is left out."`
+	Approvals      string `json:"approvals,omitempty" longest:"98304" jsonschema:"The owner's file of approvals, on a machine that has an owner. Those that there are stay if it is left out."`
 	// Admits says in a request for approval what the policy lets in.
 	Admits []string `json:"admits,omitempty" items:"100" each:"1000" jsonschema:"What the policy lets in, in sentences, in a request for approval. The appliance writes it; what is given here is ignored."`
 }

@@ -76,3 +76,29 @@ func (s Site) ShareCertificate(ctx context.Context, chain string, key []byte) (o
 func (s Site) UnshareCertificate(ctx context.Context) (operation.Certificate, error) {
 	return s.Served, s.CheckUnshare(ctx)
 }
+
+// Policies are of a machine that takes any policy but one: of the text "wrong".
+type Policies struct{ Now operation.AppraisalPolicy }
+
+// AppraisalPolicy gives Now.
+func (p *Policies) AppraisalPolicy(context.Context) (operation.AppraisalPolicy, error) {
+	return p.Now, nil
+}
+
+// CheckPolicy refuses the text "wrong".
+func (p *Policies) CheckPolicy(_ context.Context, given operation.PolicyFiles) ([]string, error) {
+	if given.Policy == "wrong" {
+		return nil, fault.Errorf(fault.PolicyFile, "the policy is refused")
+	}
+	return []string{"It may run any code."}, nil
+}
+
+// InstallPolicy raises the version of Now, unless it is refused.
+func (p *Policies) InstallPolicy(ctx context.Context, given operation.PolicyFiles) error {
+	if _, err := p.CheckPolicy(ctx, given); err != nil {
+		return err
+	}
+	p.Now.Version++
+	p.Now.Installed = true
+	return nil
+}
