@@ -66,7 +66,7 @@ type Options struct {
 	// Measured, if given, is called before each attempt at the release, when the machine
 	// has been appraised by the policy and the TPM is not capped yet. With an
 	// error nothing is released.
-	Measured func(ctx context.Context, c *attest.Collector, policy PolicyID) error
+	Measured func(ctx context.Context, c *attest.Collector, policy attest.SignedID) error
 	// Release is asked for the HSM's credential.
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.

@@ -181,7 +181,7 @@ func (m Machine) remember(known *memory, l *owner.Launch, document []byte, from 
 		}
 		m.Log.Info("the machine has a launch file", "from", from, "sha256", fmt.Sprintf("%x", l.Digest), "version", l.Version, "owner", l.KeyID())
 	}
-	if known != nil && known.Version == l.Version && bytes.Equal(known.Digest, l.Digest) {
+	if known != nil && known.id().Is(l.ID()) {
 		return nil
 	}
 	text, err := encodeMemory(l)
