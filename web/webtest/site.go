@@ -77,7 +77,7 @@ func (s Site) UnshareCertificate(ctx context.Context) (operation.Certificate, er
 	return s.Served, s.CheckUnshare(ctx)
 }
 
-// Policies are of a machine that takes any policy but one: of the text "wrong".
+// Policies are of a machine that takes files of the text "good" alone.
 type Policies struct{ Now operation.AppraisalPolicy }
 
 // AppraisalPolicy gives Now.
@@ -85,10 +85,16 @@ func (p *Policies) AppraisalPolicy(context.Context) (operation.AppraisalPolicy, 
 	return p.Now, nil
 }
 
-// CheckPolicy refuses the text "wrong".
+// CheckPolicy refuses any but the text "good".
 func (p *Policies) CheckPolicy(_ context.Context, given operation.PolicyFiles) ([]string, error) {
-	if given.Policy == "wrong" {
-		return nil, fault.Errorf(fault.PolicyFile, "the policy is refused")
+	if given.Policy != goodChain {
+		return nil, fault.Errorf(fault.PolicyFile, "policy: it is not a signed file")
+	}
+	if given.Authorizations != "" && given.Authorizations != goodChain {
+		return nil, fault.Errorf(fault.SealFile, "authorizations: it is no file of them")
+	}
+	if given.Approvals != "" && given.Approvals != goodChain {
+		return nil, fault.Errorf(fault.SealFile, "approvals: it is no file of them")
 	}
 	return []string{"It may run any code."}, nil
 }

@@ -202,7 +202,7 @@ func (b *Boot) step(ctx context.Context, state progress.State, do func(context.C
 			return nil
 		}
 		f := faultOf(err)
-		if f.Class() != fault.TryAgain || ctx.Err() != nil {
+		if again := f.Class() == fault.TryAgain || errors.As(err, new(awaitsPIN)); !again || ctx.Err() != nil {
 			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
 			return f
 		}

@@ -21,6 +21,14 @@ import (
 // StoredFile is the name of the launch document in the folder launch.dir.
 const StoredFile = "document.json"
 
+// The files beside it of what the owner has signed for the machine's TPM.
+const (
+	// ApprovalsFile has the releases that the owner has approved.
+	ApprovalsFile = "approvals.json"
+	// SuccessionsFile has the exchanges of the owner's key.
+	SuccessionsFile = "successions.json"
+)
+
 // Machine is the machine whose owner is asked for.
 type Machine struct {
 	// Image is the configuration of the image.

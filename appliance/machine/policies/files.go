@@ -17,11 +17,11 @@ import (
 	"holdfast/attest/tpm/seal"
 )
 
-// The names of the files in the folder.
+// The names of the files in the folder; the owner's approvals are in
+// [ownership.ApprovalsFile].
 const (
 	PolicyFile         = "policy.json"
 	AuthorizationsFile = "authorizations.json"
-	ApprovalsFile      = "approvals.json"
 )
 
 // maxFile bounds what is read of a file, in bytes.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/ownership"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
 )
@@ -113,7 +115,7 @@ func (s *Store) approvals() ([]seal.Authorization, error) {
 	if s.OwnerKey == nil {
 		return nil, nil
 	}
-	all, err := readAuthorizations(s.path(ApprovalsFile), seal.Owner, s.OwnerKey)
+	all, err := readAuthorizations(s.path(ownership.ApprovalsFile), seal.Owner, s.OwnerKey)
 	return all, present(err)
 }
 
@@ -132,7 +134,7 @@ func (s *Store) Check(ctx context.Context, g Given) (*attest.SignedPolicy, error
 		if errors.Is(err, attest.ErrUnproven) {
 			code = fault.PolicyUnproven
 		}
-		return nil, fault.Errorf(code, "the policy is refused: %s", err)
+		return nil, fault.Errorf(code, "%s", err)
 	}
 	if err := s.follows(ctx, next); err != nil {
 		return nil, err
@@ -144,10 +146,10 @@ func (s *Store) Check(ctx context.Context, g Given) (*attest.SignedPolicy, error
 	}
 	if g.Approvals != nil {
 		if s.OwnerKey == nil {
-			return nil, fault.Errorf(fault.Conflict, "approvals are an owner's, and no owner is known here: this image asks for no launch file, or the machine has none that counts; leave the approvals out")
+			return nil, fault.Errorf(fault.Conflict, "approvals: they are an owner's, and no owner is known here: this image asks for no launch file, or the machine has none that counts; leave the approvals out")
 		}
 		if _, err := parseAuthorizations(g.Approvals, seal.Owner, s.OwnerKey); err != nil {
-			return nil, refused(err, "the approvals are refused")
+			return nil, refused(err, "approvals")
 		}
 	}
 	return next, nil
@@ -165,7 +167,7 @@ func (s *Store) follows(ctx context.Context, next *attest.SignedPolicy) error {
 	}
 	for _, kept := range before {
 		if err := kept.CheckNext(next.ID()); err != nil {
-			return fault.Errorf(fault.PolicyVersion, "the policy %q is refused: %s", next.Name, err)
+			return fault.Errorf(fault.PolicyVersion, "policy: %q is refused: %s", next.Name, err)
 		}
 	}
 	return nil
@@ -173,14 +175,14 @@ func (s *Store) follows(ctx context.Context, next *attest.SignedPolicy) error {
 
 func (s *Store) checkAuthorizations(text []byte) error {
 	if s.SealKey == "" {
-		return fault.Errorf(fault.Conflict, "a broker releases the PIN of this machine, and its TPM asks for no authorizations; leave them out")
+		return fault.Errorf(fault.Conflict, "authorizations: a broker releases the PIN of this machine, and its TPM asks for none; leave them out")
 	}
 	key, err := ReadSealKey(s.SealKey)
 	if err != nil {
 		return fault.Wrapf(fault.SealFile, err, "release.seal_key cannot be used")
 	}
 	if _, err := parseAuthorizations(text, seal.Publisher, key); err != nil {
-		return refused(err, "the authorizations are refused")
+		return refused(err, "authorizations")
 	}
 	return nil
 }
@@ -190,7 +192,7 @@ func refused(err error, what string) error {
 	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		return fault.Errorf(f.Code, "%s: %s", what, f.Reason())
 	}
-	return fault.Errorf(fault.SealFile, "%s: %s", what, err)
+	return fault.Errorf(fault.SealFile, "%s: %s", what, strings.TrimPrefix(err.Error(), "authorizations: "))
 }
 
 // Install keeps what is given, if [Store.Check] has nothing against it. The policy comes
@@ -205,7 +207,7 @@ func (s *Store) Install(ctx context.Context, g Given) (*attest.SignedPolicy, err
 	for _, f := range []struct {
 		name    string
 		content []byte
-	}{{ApprovalsFile, g.Approvals}, {AuthorizationsFile, g.Authorizations}, {PolicyFile, g.Policy}} {
+	}{{ownership.ApprovalsFile, g.Approvals}, {AuthorizationsFile, g.Authorizations}, {PolicyFile, g.Policy}} {
 		if f.content == nil {
 			continue
 		}

@@ -141,7 +141,8 @@ type Daemon struct {
 	image  *config.Config
 	launch *boot.Launch
 	// owned is the launch file that counts, and what it says.
-	owned ownership.Owned
+	whose ownership.Owned
+	owned *boot.OwnedRelease // by the launch file; nil without an owner
 	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
 	// measured for it, nil without one.
 	volume         *fault.Fault

@@ -20,8 +20,8 @@ func (d *Daemon) newPolicies() *policies.Store {
 	if cfg.Release.Method != config.Broker {
 		s.SealKey = cfg.Release.SealKey
 	}
-	if d.owned.File != nil {
-		s.OwnerKey = d.owned.File.SealKey
+	if d.whose.File != nil {
+		s.OwnerKey = d.whose.File.SealKey
 	}
 	return s
 }
