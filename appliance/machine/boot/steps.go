@@ -90,7 +90,7 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	b.mu.Lock()
 	b.policy = policy
 	b.mu.Unlock()
-	b.collector.SetPolicy(policy.Digest)
+	b.collector.SetPolicy(policy)
 	return nil
 }
 
