@@ -25,9 +25,9 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/sqlite"
+	"holdfast/attest"
 )
 
 // The tamper matrix: whoever has the disk changes the database in every way that its
@@ -296,7 +296,7 @@ func (g *target) found(t testing.TB, s *served) {
 			t.Fatal(err)
 		}
 	}
-	must(s.store.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 1}))(t)
+	must(s.store.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 1}))(t)
 }
 
 func first[T any](v T, err error) T {
@@ -375,7 +375,7 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 		},
 		func() error {
 			return errors.Join(errorOf(s.RotateKey(ctx, "demo", "rotated", nil)), errorOf(s.ScheduleDeletion(ctx, "demo", "doomed", 30)), errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "stopped"}, "a test", "alice")),
-				s.store.StrikeTokenObject(ctx, fmt.Sprintf("holdfast-key-%032x", 1), []byte{1}), errorOf(s.store.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 2})))
+				s.store.StrikeTokenObject(ctx, fmt.Sprintf("holdfast-key-%032x", 1), []byte{1}), errorOf(s.store.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 2})))
 		},
 		func() error {
 			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test", "alice"))

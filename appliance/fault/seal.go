@@ -10,6 +10,8 @@ const (
 	SealTPM       Code = "E_SEAL_TPM"
 	SealMade      Code = "E_SEAL_MADE"
 	SealVolume    Code = "E_SEAL_VOLUME"
+	SealOwner     Code = "E_SEAL_OWNER"
+	SealApproval  Code = "E_SEAL_APPROVAL"
 	TPMFailed     Code = "E_TPM"
 	MachineKey    Code = "E_MACHINE_KEY"
 	Unsealed      Code = "E_UNSEALED"
@@ -27,7 +29,7 @@ var sealCodes = []Entry{
 		Do:    "Read in the reason which PCR differs. Start the image that was authorized, or authorize this one with a new signed policy."},
 	{Code: SealRevoked, Class: Refused,
 		Title: "The authorization was revoked in this machine's TPM.",
-		Do:    "Start a newer release."},
+		Do:    "Start a newer release. If the reason says that it is the owner's, approve the release with a higher version: `holdfast policy approve FILE --seal-key FILE --publisher-key FILE --launch FILE --version 2 --out FILE`."},
 	{Code: SealSignature, Class: Refused,
 		Title: "An authorization is not signed by the seal key under which the secret was sealed.",
 		Do:    "Start an image with the former seal key; or use a new state volume, restore a backup to it, and give the PIN again."},
@@ -40,6 +42,12 @@ var sealCodes = []Entry{
 	{Code: SealVolume, Class: Refused,
 		Title: "The PIN was not sealed on this state volume.",
 		Do:    "If you have put a new volume in the place of a lost one, or an earlier release sealed the PIN, give the PIN again with `holdfast seal`, and restart the machine. If not, somebody has put another volume or another sealed PIN there: find out who before you give a PIN."},
+	{Code: SealOwner, Class: Refused,
+		Title: "The PIN was not sealed to the owner of this machine.",
+		Do:    "If you know why, as the machine had no owner or another one before, give the PIN again with `holdfast seal`. After an exchange of the owner's key put successions.json beside the launch file and restart the machine. If not, somebody has put another sealed PIN there: find out who before you give a PIN."},
+	{Code: SealApproval, Class: Refused,
+		Title: "The owner has not approved what runs on this machine with this launch file.",
+		Do:    "Read in the reason which PCR differs. If it is what you want to run, approve it with `holdfast policy approve FILE --seal-key FILE --publisher-key FILE --launch FILE --version 1 --out FILE`, put that file beside the launch file as approvals.json, and restart the machine. If not, start the release that you have approved, with the launch file that you have signed."},
 	{Code: TPMFailed, Class: ClassInternal,
 		Title: "The TPM failed, or the machine has none.",
 		Do:    "Read the reason, and restart the machine. Launch it with a TPM 2.0 if it has none."},

@@ -9,6 +9,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
 )
 
 // Machine keeps the rows about this machine, which no other machine shares: the
@@ -112,7 +113,7 @@ func (m *Machine) BootSteps(ctx context.Context, limit int) ([]progress.Step, er
 }
 
 // RaisePolicyVersion implements [boot.Journal].
-func (m *Machine) RaisePolicyVersion(ctx context.Context, policy boot.PolicyID) (highest boot.PolicyID, err error) {
+func (m *Machine) RaisePolicyVersion(ctx context.Context, policy attest.SignedID) (highest attest.SignedID, err error) {
 	err = m.db.write(ctx, func(c *conn) error {
 		_, err := c.exec(`INSERT INTO policy_version (one, version, digest) VALUES (1, ?, ?)
 			ON CONFLICT (one) DO UPDATE SET version = excluded.version, digest = excluded.digest WHERE excluded.version > policy_version.version
@@ -130,7 +131,7 @@ func (m *Machine) RaisePolicyVersion(ctx context.Context, policy boot.PolicyID) 
 
 // PolicySeal gives the highest policy version that was noted, the policy that was sealed,
 // and its seal; zeros if there is none.
-func (m *Machine) PolicySeal(ctx context.Context) (highest uint64, sealed boot.PolicyID, seal []byte, err error) {
+func (m *Machine) PolicySeal(ctx context.Context) (highest uint64, sealed attest.SignedID, seal []byte, err error) {
 	err = m.db.read(ctx, func(c *conn) error {
 		var h, s int64
 		found, err := c.one([]any{&h, &s, &sealed.Digest, &seal}, `SELECT version, sealed, sealed_digest, seal FROM policy_version`)
@@ -143,7 +144,7 @@ func (m *Machine) PolicySeal(ctx context.Context) (highest uint64, sealed boot.P
 }
 
 // SealPolicyVersion notes the seal of a policy; fault.NotFound if no version was noted.
-func (m *Machine) SealPolicyVersion(ctx context.Context, policy boot.PolicyID, seal []byte) error {
+func (m *Machine) SealPolicyVersion(ctx context.Context, policy attest.SignedID, seal []byte) error {
 	return m.db.write(ctx, func(c *conn) error {
 		n, err := c.exec(`UPDATE policy_version SET sealed = ?, sealed_digest = ?, seal = ?`, int64(policy.Version), policy.Digest, seal)
 		if err == nil && n == 0 {

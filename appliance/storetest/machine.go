@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
 )
 
 func testBoot(t *testing.T, s Machine) {
@@ -29,7 +29,7 @@ func testPolicyVersion(t *testing.T, s Machine) {
 	ctx := t.Context()
 	type policy struct {
 		highest uint64
-		sealed  boot.PolicyID
+		sealed  attest.SignedID
 		seal    []byte
 	}
 	stored := func() (p policy) {
@@ -38,11 +38,11 @@ func testPolicyVersion(t *testing.T, s Machine) {
 		Must(t, err)
 		return p
 	}
-	id := func(version uint64, digest string) boot.PolicyID {
+	id := func(version uint64, digest string) attest.SignedID {
 		if digest == "" {
-			return boot.PolicyID{Version: version}
+			return attest.SignedID{Version: version}
 		}
-		return boot.PolicyID{Version: version, Digest: []byte(digest)}
+		return attest.SignedID{Version: version, Digest: []byte(digest)}
 	}
 	Equal(t, stored(), policy{})
 	Wants(t, s.SealPolicyVersion(ctx, id(3, "c"), []byte("seal")), fault.NotFound, "policy version")

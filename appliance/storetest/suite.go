@@ -18,6 +18,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
 )
 
 // Engine keeps the rows that a fleet shares.
@@ -40,9 +41,9 @@ type Machine interface {
 	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
 	// PolicySeal gives the highest policy version that was noted, the policy that was sealed,
 	// and its seal; zeros if there is none.
-	PolicySeal(ctx context.Context) (highest uint64, sealed boot.PolicyID, seal []byte, err error)
+	PolicySeal(ctx context.Context) (highest uint64, sealed attest.SignedID, seal []byte, err error)
 	// SealPolicyVersion notes the seal of a policy; fault.NotFound.
-	SealPolicyVersion(ctx context.Context, policy boot.PolicyID, seal []byte) error
+	SealPolicyVersion(ctx context.Context, policy attest.SignedID, seal []byte) error
 }
 
 // Run tests an engine. Open gives an empty one each time, which is closed when the test

@@ -587,7 +587,7 @@ func TestTwoPolicies(t *testing.T) {
 		switch err := <-taken; {
 		case err == nil:
 			installed++
-		case !strings.Contains(err.Error(), "another policy of version 2"):
+		case !strings.Contains(err.Error(), "another one of version 2"):
 			t.Error(err)
 		}
 	}

@@ -87,7 +87,7 @@ type KeptPolicy struct {
 	// Key is its signer's.
 	Key  ed25519.PublicKey `json:"key"`
 	Name string            `json:"name"`
-	attest.PolicyID
+	attest.SignedID
 }
 
 // FormerRecord says what a file of the log follows on.

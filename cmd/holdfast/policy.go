@@ -29,7 +29,7 @@ import (
 
 func policyCommand(a *admin) *cobra.Command {
 	return cli.Group("policy", "Write and sign appraisal policies",
-		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyShowCommand(a), policyTCBCommand(a))
+		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyApproveCommand(a), policySucceedCommand(a), policyShowCommand(a), policyTCBCommand(a))
 }
 
 func policyKeyCommand(a *admin) *cobra.Command {
@@ -339,20 +339,17 @@ func signPolicy(p *attest.Policy, keyFile string) (signed []byte, id string, err
 // authorize gives the file of authorizations of the policy's references, how many
 // they are, and the ID of the key in the file.
 func authorize(p *attest.Policy, keyFile string) (file []byte, n int, id string, err error) {
-	scrub.Do(func() {
-		var private *ecdsa.PrivateKey
-		if private, err = readPrivateKey[*ecdsa.PrivateKey]("--seal-key", keyFile, cli.SealAlgorithm); err != nil {
-			return
-		}
+	err = withSealKey(keyFile, func(private *ecdsa.PrivateKey) error {
 		if id, err = seal.KeyID(&private.PublicKey); err != nil {
-			err = fmt.Errorf("--seal-key: %s: %w; make one with holdfast policy key --seal", keyFile, err)
-			return
+			return fmt.Errorf("--seal-key: %s: %w; make one with holdfast policy key --seal", keyFile, err)
 		}
-		var all []seal.Authorization
-		if all, err = seal.AuthorizeReferences(private, p.TPM, p.Version); err == nil {
-			n = len(all)
-			file, err = seal.EncodeAuthorizations(all)
+		all, err := seal.AuthorizeReferences(private, p.TPM, p.Version)
+		if err != nil {
+			return err
 		}
+		n = len(all)
+		file, err = seal.EncodeAuthorizations(all)
+		return err
 	})
 	return file, n, id, err
 }

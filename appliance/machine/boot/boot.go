@@ -66,7 +66,7 @@ type Options struct {
 	// Measured, if given, is called before each attempt at the release, when the machine
 	// has been appraised by the policy and the TPM is not capped yet. With an
 	// error nothing is released.
-	Measured func(ctx context.Context, c *attest.Collector, policy PolicyID) error
+	Measured func(ctx context.Context, c *attest.Collector, policy attest.SignedID) error
 	// Release is asked for the HSM's credential.
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.
@@ -196,7 +196,7 @@ func (b *Boot) step(ctx context.Context, state progress.State, do func(context.C
 			return nil
 		}
 		f := faultOf(err)
-		if f.Class() != fault.TryAgain || ctx.Err() != nil {
+		if again := f.Class() == fault.TryAgain || errors.As(err, new(awaitsPIN)); !again || ctx.Err() != nil {
 			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
 			return f
 		}

@@ -16,8 +16,5 @@ type Journal interface {
 	RecordBootStep(ctx context.Context, b progress.Step) error
 	// RaisePolicyVersion notes that the machine has that appraisal policy, and gives the
 	// one of the highest version that it has had: of two of one version the first.
-	RaisePolicyVersion(ctx context.Context, policy PolicyID) (highest PolicyID, err error)
+	RaisePolicyVersion(ctx context.Context, policy attest.SignedID) (highest attest.SignedID, err error)
 }
-
-// PolicyID is [attest.PolicyID].
-type PolicyID = attest.PolicyID

@@ -28,6 +28,18 @@ type SealedRelease struct {
 	// credential is sealed besides; nil on a machine without a state volume. A
 	// [*fault.Fault].
 	VolumeKey func() ([]byte, error)
+	// Owned, if given, is what the machine's owner adds: the credential is sealed to the
+	// owner besides, and one that is not is refused.
+	Owned *OwnedRelease
+}
+
+// OwnedRelease is a release that the machine's owner has to agree to.
+type OwnedRelease struct {
+	// Key is the owner's key for TPMs, as the launch file has it.
+	Key *ecdsa.PublicKey
+	// Approvals is the file of what the owner has approved, Successions that of the
+	// successions of the owner's keys; neither need be there.
+	Approvals, Successions string
 }
 
 // Release implements [Releaser].
@@ -41,29 +53,74 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	}
 	sealed, err := s.read(text)
 	if err != nil {
-		return nil, "", err
+		return nil, "", s.another(err)
 	}
-	if sealed.Authorizations, err = s.ReadAuthorizations(); err != nil {
+	if sealed.By, err = s.signed(); err != nil {
 		return nil, "", err
 	}
 	sealed.TPM = c.TPM
 	credential, to, err := sealed.Release(ctx)
 	if err != nil {
-		return nil, "", notReleased(err)
+		return nil, "", s.another(notReleased(err))
 	}
 	return credential, to + "; " + howSealed(sealed), nil
+}
+
+// signed reads what was signed for the machine.
+func (s *SealedRelease) signed() (by seal.Signed, err error) {
+	if by.Authorizations, err = s.ReadAuthorizations(); err != nil || s.Owned == nil {
+		return by, err
+	}
+	by.Owner = s.Owned.Key
+	for file, parse := range map[string]func([]byte) error{
+		s.Owned.Approvals:   func(text []byte) (err error) { by.Approvals, err = seal.ParseAuthorizations(text); return err },
+		s.Owned.Successions: func(text []byte) (err error) { by.Successions, err = seal.ParseSuccessions(text); return err },
+	} {
+		text, err := readFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the TPM refuses without what is needed
+		}
+		if err == nil {
+			err = parse(text)
+		}
+		if err != nil {
+			return by, unusable(file, err)
+		}
+	}
+	return by, nil
+}
+
+// awaitsPIN is why the sealed PIN is none of this machine's, where its owner can give
+// another: the boot waits for it, as it does where there is none.
+type awaitsPIN struct{ *fault.Fault }
+
+// Unwrap gives the fault.
+func (a awaitsPIN) Unwrap() error { return a.Fault }
+
+// another says of a sealed PIN that its owner can give another. A machine without an owner
+// is restarted for that, but no owner gives a PIN to a machine whose TPM is capped.
+func (s *SealedRelease) another(err error) error {
+	f, ok := errors.AsType[*fault.Fault](err)
+	if !ok || s.Owned == nil {
+		return err
+	}
+	switch f.Code {
+	case fault.SealFile, fault.SealMade, fault.SealTPM, fault.SealVolume, fault.SealOwner:
+		return awaitsPIN{f}
+	}
+	return err
 }
 
 // howSealed says what the TPM has certified of how the credential was sealed, for people
 // who look into it: which system did.
 func howSealed(s *release.Sealed) string {
-	blob := s.Blob
+	object := s.Object
 	if s.Bound != nil {
-		blob = &s.Bound.Object
+		object = s.Bound.Object
 	}
-	made := blob.Made.PCRs["sha384"]
+	made := object.Proof().PCRs["sha384"]
 	if made == nil {
-		made = blob.Made.PCRs["sha256"]
+		made = object.Proof().PCRs["sha256"]
 	}
 	var was []string
 	for _, n := range []int{4, 11, tpm.ApplicationPCR} {
@@ -76,14 +133,14 @@ func howSealed(s *release.Sealed) string {
 // not taken: whoever puts another volume there could put one beside it.
 func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
 	if s.VolumeKey == nil {
-		blob, err := seal.ParseBlob(text)
+		object, err := seal.ParseObject(text)
 		if errors.Is(err, seal.ErrBound) {
 			return nil, fault.Wrapf(fault.SealVolume, err, "%s needs the state volume that it was sealed on, and this machine has none (state.volume)", s.Blob)
 		}
 		if err != nil {
 			return nil, unusable(s.Blob, err)
 		}
-		return &release.Sealed{Blob: blob}, nil
+		return &release.Sealed{Object: object}, nil
 	}
 	bound, err := seal.ParseBound(text)
 	if errors.Is(err, seal.ErrUnbound) {
@@ -134,11 +191,15 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 	if err != nil {
 		return err
 	}
+	to := seal.Signers{Publisher: key}
+	if s.Owned != nil {
+		to.Owner = s.Owned.Key
+	}
 	var blob interface{ Encode() ([]byte, error) }
 	if s.VolumeKey == nil {
-		blob, err = seal.Seal(c.TPM, key, seal.Credential, credential)
+		blob, err = to.Seal(c.TPM, seal.Credential, credential)
 	} else {
-		blob, err = s.bind(c, key, credential)
+		blob, err = s.bind(c, to, credential)
 	}
 	if err != nil {
 		return err
@@ -151,12 +212,12 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 }
 
 // bind seals the credential to the TPM and to the state volume.
-func (s *SealedRelease) bind(c *attest.Collector, key *ecdsa.PublicKey, credential []byte) (*seal.Bound, error) {
+func (s *SealedRelease) bind(c *attest.Collector, to seal.Signers, credential []byte) (*seal.Bound, error) {
 	volumeKey, err := s.VolumeKey()
 	if err != nil {
 		return nil, err
 	}
-	return seal.SealBound(c.TPM, key, seal.Credential, credential, volumeKey)
+	return seal.SealBound(c.TPM, to, seal.Credential, credential, volumeKey)
 }
 
 func readSealKey(file string) (*ecdsa.PublicKey, error) {

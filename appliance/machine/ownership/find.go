@@ -3,6 +3,7 @@ package ownership
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,14 @@ import (
 
 // StoredFile is the name of the launch document in the folder launch.dir.
 const StoredFile = "document.json"
+
+// The files beside it of what the owner has signed for the machine's TPM.
+const (
+	// ApprovalsFile has the releases that the owner has approved.
+	ApprovalsFile = "approvals.json"
+	// SuccessionsFile has the exchanges of the owner's key.
+	SuccessionsFile = "successions.json"
+)
 
 // Machine is the machine whose owner is asked for.
 type Machine struct {
@@ -42,6 +51,8 @@ type Owned struct {
 	Config *config.Config
 	// Launch is the launch file that counts; nil if none does.
 	Launch *owner.Launch
+	// SealKey is the owner's key for what TPMs verify, as Launch has it.
+	SealKey *ecdsa.PublicKey
 	// Why says why none counts though the image asks for one; nil otherwise.
 	Why *fault.Fault
 	// Ignored says what was found and does not count; nil if nothing was.
@@ -56,10 +67,10 @@ func (m Machine) Find(ctx context.Context) Owned {
 	}
 	document, given, from, err := m.look(ctx)
 	if err == nil {
-		o.Config, o.Launch, err = m.take(document, from)
+		err = m.take(&o, document, from)
 	}
 	if err != nil {
-		o.Config, o.Launch = m.Image, nil
+		o.Config, o.Launch, o.SealKey = m.Image, nil, nil
 		if !errors.As(err, &o.Why) {
 			o.Why = fault.Wrapf(fault.LaunchFile, err, "the launch file of %s cannot be used", from)
 		}
@@ -103,36 +114,37 @@ func (m Machine) stored() string { return filepath.Join(m.Image.Launch.Dir, Stor
 
 // take opens a launch document, holds it against what is remembered, puts the launch file
 // over the image's configuration, and keeps both.
-func (m Machine) take(document []byte, from string) (*config.Config, *owner.Launch, error) {
+func (m Machine) take(o *Owned, document []byte, from string) error {
 	l, _, err := owner.ParseDocument(document)
 	if errors.Is(err, owner.ErrSignature) || errors.Is(err, owner.ErrDigest) {
-		return nil, nil, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	known, err := m.recall()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if err := known.mayReplace(l, from); err != nil {
-		return nil, nil, err
+		return err
 	}
 	f, err := launch.Take("launch file", l)
 	if errors.Is(err, launch.ErrOwner) {
-		return nil, nil, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	cfg, err := f.Apply("launch file", m.Image, m.keep)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if err := modules(cfg); err != nil {
-		return nil, nil, err
+		return err
 	}
-	return cfg, l, m.remember(known, l, document, from)
+	o.Config, o.Launch, o.SealKey = cfg, l, f.SealKey
+	return m.remember(known, l, document, from)
 }
 
 // keep writes certificates that the configuration names by a file.
@@ -169,7 +181,7 @@ func (m Machine) remember(known *memory, l *owner.Launch, document []byte, from 
 		}
 		m.Log.Info("the machine has a launch file", "from", from, "sha256", fmt.Sprintf("%x", l.Digest), "version", l.Version, "owner", l.KeyID())
 	}
-	if known != nil && known.Version == l.Version && bytes.Equal(known.Digest, l.Digest) {
+	if known != nil && known.id().Is(l.ID()) {
 		return nil
 	}
 	text, err := encodeMemory(l)

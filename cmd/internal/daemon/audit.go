@@ -78,11 +78,11 @@ type journal struct {
 	boot.Journal
 	audit *recorder.Recorder
 	// raised seals the policy's version and digest, if the machine's key is there.
-	raised func(ctx context.Context, policy attest.PolicyID) error
+	raised func(ctx context.Context, policy attest.SignedID) error
 }
 
 // RaisePolicyVersion implements [boot.Journal].
-func (j *journal) RaisePolicyVersion(ctx context.Context, policy attest.PolicyID) (attest.PolicyID, error) {
+func (j *journal) RaisePolicyVersion(ctx context.Context, policy attest.SignedID) (attest.SignedID, error) {
 	highest, err := j.Journal.RaisePolicyVersion(ctx, policy)
 	if err == nil && highest.Is(policy) {
 		err = j.raised(ctx, policy)

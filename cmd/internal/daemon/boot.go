@@ -113,14 +113,18 @@ func releaser(cfg *config.Config) boot.Releaser {
 	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Key: r.SealKey}
 }
 
-// releaser is [releaser] with what the state volume gives to it.
+// releaser is [releaser] with what the machine's owner and the state volume give to it.
 func (d *Daemon) releaser() boot.Releaser {
 	r := releaser(d.o.Config)
+	s, sealed := r.(*boot.SealedRelease)
+	if sealed {
+		s.Owned = d.owned
+	}
 	if d.o.Config.State.Volume == "" {
 		return r
 	}
 	key := d.takeVolumeKey() // also where nobody needs it, so that it does not lie there
-	if s, sealed := r.(*boot.SealedRelease); sealed {
+	if sealed {
 		s.VolumeKey = key
 	}
 	return r

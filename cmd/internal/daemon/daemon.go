@@ -116,7 +116,7 @@ type Daemon struct {
 	machineKey machinekey.Key
 	measured   atomic.Pointer[attest.Collector]
 	// policy is the one that the machine was appraised by; nil before.
-	policy      atomic.Pointer[attest.PolicyID]
+	policy      atomic.Pointer[attest.SignedID]
 	users       *identity.Directory
 	notices     *notice.Queue
 	welcome     *identity.Welcome
@@ -136,6 +136,7 @@ type Daemon struct {
 	// of the launch file that lies over it, nil if the image asks for none.
 	image  *config.Config
 	launch *boot.Launch
+	owned  *boot.OwnedRelease // by the launch file; nil without an owner
 	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
 	// measured for it, nil without one.
 	volume         *fault.Fault

@@ -39,7 +39,7 @@ func (d *Daemon) machineKeyFile(c *attest.Collector) (*machinekey.File, error) {
 // openMachineKey takes the machine's key, once, before the TPM is capped; at the first
 // start it makes it. Without it the boot goes on, as the unlock makes another: until then
 // nobody can sign in. With it the policy's version must be one that it has sealed.
-func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy attest.PolicyID) error {
+func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy attest.SignedID) error {
 	d.policy.Store(&policy)
 	if d.closed() || d.machineKey.ID() != "" {
 		return nil
@@ -71,7 +71,7 @@ func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy
 
 // policyRaised seals a policy that was noted while the appliance runs, and keeps it for the
 // seals of later. In a boot the machine's key comes later.
-func (d *Daemon) policyRaised(ctx context.Context, policy attest.PolicyID) error {
+func (d *Daemon) policyRaised(ctx context.Context, policy attest.SignedID) error {
 	if d.machineKey.ID() != "" {
 		if err := d.raisePolicySeal(ctx, policy); err != nil {
 			return err
@@ -82,15 +82,15 @@ func (d *Daemon) policyRaised(ctx context.Context, policy attest.PolicyID) error
 }
 
 // appraisedBy is the policy that the machine was appraised by; of version 0 before.
-func (d *Daemon) appraisedBy() attest.PolicyID {
+func (d *Daemon) appraisedBy() attest.SignedID {
 	if p := d.policy.Load(); p != nil {
 		return *p
 	}
-	return attest.PolicyID{}
+	return attest.SignedID{}
 }
 
 // policyBinding is what the seal is of. A former release's is of the version alone.
-func policyBinding(policy attest.PolicyID) appliance.Binding {
+func policyBinding(policy attest.SignedID) appliance.Binding {
 	b := appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(policy.Version, 10)}}
 	if len(policy.Digest) > 0 {
 		b.Fields = append(b.Fields, hex.EncodeToString(policy.Digest))
@@ -98,7 +98,7 @@ func policyBinding(policy attest.PolicyID) appliance.Binding {
 	return b
 }
 
-func (d *Daemon) sealPolicyVersion(ctx context.Context, policy attest.PolicyID, by ...*machinekey.Key) error {
+func (d *Daemon) sealPolicyVersion(ctx context.Context, policy attest.SignedID, by ...*machinekey.Key) error {
 	seal, err := machinekey.SealBy(policyBinding(policy), by...)
 	if err == nil {
 		err = d.machine.SealPolicyVersion(ctx, policy, seal)
@@ -111,7 +111,7 @@ func (d *Daemon) sealPolicyVersion(ctx context.Context, policy attest.PolicyID, 
 
 // raisePolicySeal holds the noted policy against the seal that this machine gave it, and
 // seals the next one.
-func (d *Daemon) raisePolicySeal(ctx context.Context, policy attest.PolicyID) error {
+func (d *Daemon) raisePolicySeal(ctx context.Context, policy attest.SignedID) error {
 	highest, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")

@@ -13,8 +13,8 @@ import (
 )
 
 // versioned is the policy of that version.
-func versioned(n uint64) attest.PolicyID {
-	return attest.PolicyID{Version: n, Digest: bytes.Repeat([]byte{byte(n)}, 32)}
+func versioned(n uint64) attest.SignedID {
+	return attest.SignedID{Version: n, Digest: bytes.Repeat([]byte{byte(n)}, 32)}
 }
 
 // known has the daemon think that it was appraised by the policy of that version.
@@ -124,14 +124,14 @@ func TestPolicySealOfAnother(t *testing.T) {
 // row says otherwise; what a former release sealed has no digest, and takes one.
 func TestPoliciesOfOneVersion(t *testing.T) {
 	d, j := sealedPolicy(t, bytes.Repeat([]byte{1}, machinekey.Bytes))
-	other := attest.PolicyID{Version: 1, Digest: bytes.Repeat([]byte{9}, 32)}
+	other := attest.SignedID{Version: 1, Digest: bytes.Repeat([]byte{9}, 32)}
 	if highest, err := j.RaisePolicyVersion(t.Context(), other); err != nil || !highest.Is(versioned(1)) {
 		t.Errorf("noted is %+v, %v", highest, err)
 	}
 	if err := d.raisePolicySeal(t.Context(), other); fault.CodeOf(err) != fault.PolicyVersion || !strings.Contains(err.Error(), "raise its version") {
 		t.Errorf("another policy of the sealed version: %v", err)
 	}
-	if err := d.sealPolicyVersion(t.Context(), attest.PolicyID{Version: 1}, &d.machineKey); err != nil { // as a former release
+	if err := d.sealPolicyVersion(t.Context(), attest.SignedID{Version: 1}, &d.machineKey); err != nil { // as a former release
 		t.Fatal(err)
 	}
 	if err := d.raisePolicySeal(t.Context(), versioned(1)); err != nil {
