@@ -196,7 +196,7 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := b.endorse(); err != nil {
+	if err := b.endorse(ctx); err != nil {
 		return "", err
 	}
 	now := b.o.Now()

@@ -116,7 +116,7 @@ type Daemon struct {
 	machineKey machinekey.Key
 	measured   atomic.Pointer[attest.Collector]
 	// policy is the one that the machine was appraised by; nil before.
-	policy      atomic.Pointer[attest.SignedID]
+	noted       atomic.Pointer[boot.Noted]
 	users       *identity.Directory
 	notices     *notice.Queue
 	welcome     *identity.Welcome
