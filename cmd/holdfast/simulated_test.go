@@ -43,6 +43,8 @@ type simulatedMachine struct {
 
 	mu    sync.Mutex
 	state attest.State
+	// signer signs the policy.
+	signer ed25519.PrivateKey
 }
 
 // Evidence implements operation.Boot.
@@ -113,6 +115,7 @@ func (m *simulatedMachine) sign() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.signer = private
 	signed, err := attest.SignPolicy(&policy, private)
 	if err != nil {
 		m.t.Fatal(err)

@@ -95,7 +95,7 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	b.mu.Lock()
 	b.policy = policy
 	b.mu.Unlock()
-	b.collector.SetPolicy(policy.Digest)
+	b.collector.SetPolicy(policy)
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := b.endorse(); err != nil {
+	if err := b.endorse(ctx); err != nil {
 		return "", err
 	}
 	now := b.o.Now()

@@ -10,6 +10,7 @@ import (
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/witness"
 	"holdfast/attest"
@@ -79,6 +80,9 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		c.Measurements = []tpm.Measurement{tpm.StateVolume(d.volumeIdentity)}
 	}
 	c.State = d.attestedState
+	if d.image.Instance.Metadata {
+		c.Instance = instance.NewMetadata(d.o.Metadata).SignedIdentity(d.o.Log)
+	}
 	d.measured.Store(c)
 	if c.TPM != nil {
 		d.clock.Add(witness.Source{Name: "the TPM", Elapsed: c.TPM.Time})

@@ -120,7 +120,7 @@ type Daemon struct {
 	// policies are those of this machine.
 	policies *policies.Store
 	// policy is the one that the machine was appraised by; nil before.
-	policy      atomic.Pointer[attest.SignedID]
+	noted       atomic.Pointer[boot.Noted]
 	users       *identity.Directory
 	notices     *notice.Queue
 	welcome     *identity.Welcome

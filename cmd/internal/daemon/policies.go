@@ -9,6 +9,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/policies"
+	"holdfast/attest"
 	"holdfast/web/operation"
 )
 
@@ -16,7 +17,10 @@ import (
 func (d *Daemon) newPolicies() *policies.Store {
 	cfg := d.o.Config
 	s := &policies.Store{Folder: cfg.Policies(), Image: cfg.Attestation.Policy, Key: cfg.Attestation.PolicyKey,
-		Remembered: d.machine.NotedPolicy, Write: boot.WriteFile}
+		Remembered: func(ctx context.Context) (attest.SignedID, error) {
+			highest, _, _, err := d.machine.PolicySeal(ctx)
+			return highest.Policy, err
+		}, Write: boot.WriteFile}
 	if cfg.Release.Method != config.Broker {
 		s.SealKey = cfg.Release.SealKey
 	}
