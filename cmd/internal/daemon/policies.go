@@ -39,7 +39,7 @@ func (a appraisal) AppraisalPolicy(context.Context) (operation.AppraisalPolicy, 
 		return operation.AppraisalPolicy{}, boot.UnusablePolicy(err)
 	}
 	p := operation.AppraisalPolicy{Name: n.Name, Version: n.Version, SHA256: hex.EncodeToString(n.Digest), Signer: n.Signer, Unproven: n.Unproven,
-		Installed: n.Installed, InForce: a.d.appraisedBy().Is(n.ID()), Admits: n.Admits()}
+		Installed: n.Installed, InForce: a.d.appraisedBy().Policy.Is(n.ID()), Admits: n.Admits()}
 	p.Authorizations, p.Approvals = a.d.policies.Count()
 	if f := a.d.policies.Ignored(); f != nil {
 		p.Ignored = f.Error()
