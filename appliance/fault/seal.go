@@ -1,5 +1,7 @@
 package fault
 
+import "net/http"
+
 // The codes of what the TPM has sealed: the HSM's PIN and the state volume's key.
 const (
 	SealMissing   Code = "E_SEAL_MISSING"
@@ -12,6 +14,13 @@ const (
 	SealVolume    Code = "E_SEAL_VOLUME"
 	SealOwner     Code = "E_SEAL_OWNER"
 	SealApproval  Code = "E_SEAL_APPROVAL"
+	SealByOwner   Code = "E_SEAL_BY_OWNER"
+	PINOwner      Code = "E_PIN_OWNER"
+	PINChallenge  Code = "E_PIN_CHALLENGE"
+	PINKey        Code = "E_PIN_KEY"
+	PINServes     Code = "E_PIN_SERVES"
+	PINCapped     Code = "E_PIN_CAPPED"
+	PINEarly      Code = "E_PIN_EARLY"
 	TPMFailed     Code = "E_TPM"
 	MachineKey    Code = "E_MACHINE_KEY"
 	Unsealed      Code = "E_UNSEALED"
@@ -44,10 +53,31 @@ var sealCodes = []Entry{
 		Do:    "If you have put a new volume in the place of a lost one, or an earlier release sealed the PIN, give the PIN again with `holdfast seal`, and restart the machine. If not, somebody has put another volume or another sealed PIN there: find out who before you give a PIN."},
 	{Code: SealOwner, Class: Refused,
 		Title: "The PIN was not sealed to the owner of this machine.",
-		Do:    "If you know why, as the machine had no owner or another one before, give the PIN again with `holdfast seal`. After an exchange of the owner's key put successions.json beside the launch file and restart the machine. If not, somebody has put another sealed PIN there: find out who before you give a PIN."},
+		Do:    "If you know why, as the machine had no owner or another one before, give the PIN again with `holdfast pin give`. After an exchange of the owner's key put successions.json beside the launch file and restart the machine. If not, somebody has put another sealed PIN there: find out who before you give a PIN."},
 	{Code: SealApproval, Class: Refused,
 		Title: "The owner has not approved what runs on this machine with this launch file.",
 		Do:    "Read in the reason which PCR differs. If it is what you want to run, approve it with `holdfast policy approve FILE --seal-key FILE --publisher-key FILE --launch FILE --version 1 --out FILE`, put that file beside the launch file as approvals.json, and restart the machine. If not, start the release that you have approved, with the launch file that you have signed."},
+	{Code: SealByOwner, Class: WrongState, Status: http.StatusConflict,
+		Title: "This machine has an owner, who alone gives it the PIN.",
+		Do:    "Give the PIN with `holdfast pin give https://HOST:9443 --owner FILE --launch FILE --policy FILE --policy-key FILE`, which checks the machine before."},
+	{Code: PINOwner, Class: Refused,
+		Title: "The PIN was not given by the owner of this machine, or the machine has no owner.",
+		Do:    "Give it with the key that has signed the launch file of this machine. A machine without a launch file gets its PIN by `holdfast seal`."},
+	{Code: PINChallenge, Class: Refused,
+		Title: "The PIN was given for a challenge that is not this machine's, is older than a minute, or was used already.",
+		Do:    "Call `holdfast pin give` again. If you have not called it, somebody repeats what you sent, or sends it to another machine: it was refused."},
+	{Code: PINKey, Class: Refused,
+		Title: "The PIN was encrypted to another key than this machine's.",
+		Do:    "Call `holdfast pin give` again. If it stays, something between you and the machine changes what it sends."},
+	{Code: PINServes, Class: WrongState, Status: http.StatusConflict,
+		Title: "The machine has its PIN already.",
+		Do:    "There is nothing to give. To exchange the PIN, change it in the HSM and restart the machine; if the former one stays sealed, remove it from the machine's disk."},
+	{Code: PINCapped, Class: WrongState, Status: http.StatusConflict,
+		Title: "The machine's boot has ended, and its TPM is capped: it takes no PIN.",
+		Do:    "Read why the boot ended, correct that, and restart the machine. Give the PIN when it waits for it."},
+	{Code: PINEarly, Class: TryAgain, Status: http.StatusConflict,
+		Title: "The machine's boot has not come to the point where it needs the PIN.",
+		Do:    "Wait a few seconds, and call `holdfast pin give` again."},
 	{Code: TPMFailed, Class: ClassInternal,
 		Title: "The TPM failed, or the machine has none.",
 		Do:    "Read the reason, and restart the machine. Launch it with a TPM 2.0 if it has none."},

@@ -251,6 +251,11 @@ func (b *Boot) release(ctx context.Context) (string, error) {
 		}
 	}
 	b.credential = credential
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.given != "" {
+		to += "; " + b.given
+	}
 	return "released to " + to, nil
 }
 
