@@ -38,7 +38,7 @@ import (
 // makes that right. All others must be covered.
 var leftOut = map[string]string{
 	"boot_steps":       "a diary for people; nothing reads it to decide",
-	"policy_version":   "only rises, in every boot, also before the HSM is there; the policy is signed, and the TPM and the broker know its version",
+	"policy_version":   "only rises, in every boot, also before the HSM is there; policy and TCB recovery file are signed, the TPM and the broker know the policy's version, and the daemon seals both",
 	"sessions":         "each is sealed by a key of the process, and ends with it",
 	"manifest_history": "links that prove that a head is in the past; no others lead to the digest that the manifest seals",
 	"goose_db_version": "the schema itself is compared byte for byte",

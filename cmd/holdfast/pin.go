@@ -94,7 +94,7 @@ func (g *pinGiving) recipient(cmd *cobra.Command, a *admin, address string) (*re
 	}
 	r := &recipient{a: a, cmd: cmd, address: address, verify: &g.verifyFlags, policy: policy.signed}
 	r.expected = attest.Expectation{Signed: policy.signed, Release: true, Roots: a.roots}
-	if r.expected.Endorsements, err = g.endorsements(); err != nil {
+	if r.expected.Endorsements, err = (endorsementFiles{g.crls, g.tcb, g.policyKey}).read("--", a.roots); err != nil {
 		return nil, err
 	}
 	if err := g.expectLaunch(&r.expected); err != nil {

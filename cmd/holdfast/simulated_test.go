@@ -49,6 +49,8 @@ type simulatedMachine struct {
 
 	mu    sync.Mutex
 	state attest.State
+	// signer signs the policy.
+	signer ed25519.PrivateKey
 }
 
 // PINChallenge implements operation.Boot.
@@ -135,6 +137,7 @@ func (m *simulatedMachine) sign() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.signer = private
 	signed, err := attest.SignPolicy(&policy, private)
 	if err != nil {
 		m.t.Fatal(err)

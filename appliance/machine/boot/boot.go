@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -51,6 +52,9 @@ type Options struct {
 	Probe func(ctx context.Context, p *attest.Policy) (*attest.Collector, error)
 	// Policy reads the appraisal policy.
 	Policy func() (*attest.SignedPolicy, error)
+	// Ignored, if given, says which file of policies is there and does not count; nil if
+	// each does. It is a step of the boot, which goes on.
+	Ignored func() *fault.Fault
 	// Endorsements, if given, reads what the appliance has of its own besides the policy.
 	// Errors: [*fault.Fault].
 	Endorsements func() (attest.Endorsements, error)
@@ -103,6 +107,8 @@ type Boot struct {
 	o    Options
 	id   string
 	wake chan struct{} // ends a pause between attempts
+	// renewal says that evidence is to be renewed now.
+	renewal atomic.Bool
 
 	// Of the goroutine of Run.
 	seq        int

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/policies"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm"
@@ -23,6 +24,9 @@ type SealedRelease struct {
 	Blob string
 	// Authorizations is the file of the signed PCR policies.
 	Authorizations string
+	// Installed is the folder of those that came in over the network (package policies);
+	// empty for none.
+	Installed string
 	// Key is the file of the public key (PEM, P-256) that signs them.
 	Key string
 	// VolumeKey gives the key that is derived from the state volume's, to which the
@@ -47,7 +51,7 @@ type OwnedRelease struct {
 
 // Release implements [Releaser].
 func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
-	text, err := readFile(s.Blob)
+	text, err := policies.ReadFile(s.Blob)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with %s", s.command())
 	}
@@ -87,7 +91,7 @@ func (s *SealedRelease) signed() (by seal.Signed, err error) {
 		s.Owned.Approvals:   func(text []byte) (err error) { by.Approvals, err = seal.ParseAuthorizations(text); return err },
 		s.Owned.Successions: func(text []byte) (err error) { by.Successions, err = seal.ParseSuccessions(text); return err },
 	} {
-		text, err := readFile(file)
+		text, err := policies.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the TPM refuses without what is needed
 		}
@@ -169,11 +173,11 @@ func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
 
 // ReadAuthorizations reads the signed PCR policies; a [*fault.Fault].
 func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
-	text, err := readFile(s.Authorizations)
+	key, err := s.ReadKey()
 	if err != nil {
-		return nil, unusable(s.Authorizations, err)
+		return nil, unusable(s.Key, err)
 	}
-	authorizations, err := seal.ParseAuthorizations(text)
+	authorizations, err := policies.Authorizations(s.Authorizations, s.Installed, key)
 	if err != nil {
 		return nil, unusable(s.Authorizations, err)
 	}
@@ -181,7 +185,7 @@ func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
 }
 
 // ReadKey reads the public key that signs them.
-func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return readSealKey(s.Key) }
+func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return policies.ReadSealKey(s.Key) }
 
 // notReleased says of a refusal of the TPM or of the broker what it refuses.
 func notReleased(err error) error {
@@ -198,7 +202,7 @@ func unusable(file string, err error) *fault.Fault {
 
 // seal seals the credential to the TPM, in place of one that there may be.
 func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
-	key, err := readSealKey(s.Key)
+	key, err := s.ReadKey()
 	if err != nil {
 		return err
 	}
@@ -229,18 +233,6 @@ func (s *SealedRelease) bind(c *attest.Collector, to seal.Signers, credential []
 		return nil, err
 	}
 	return seal.SealBound(c.TPM, to, seal.Credential, credential, volumeKey)
-}
-
-func readSealKey(file string) (*ecdsa.PublicKey, error) {
-	key, err := readPublicKey(file)
-	if err != nil {
-		return nil, err
-	}
-	public, ok := key.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%s is a %T; PCR policies are signed with ECDSA on P-256", file, key)
-	}
-	return public, nil
 }
 
 // BrokerRelease has a broker release the credential, to fresh evidence.

@@ -65,6 +65,8 @@ type site struct {
 	// asIs has nothing signed or sealed before a start; meddle comes before it.
 	asIs   bool
 	meddle func(*simulation.Platform) error
+	// policy changes the policy that is signed.
+	policy func(*attest.Policy)
 	// noPIN has what the machine runs authorized, and no PIN sealed to it.
 	noPIN bool
 	// samePIN leaves the sealed PIN as it is, whatever is authorized.
@@ -175,6 +177,9 @@ func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 		return p, err
 	}
 	policy := p.Policy()
+	if s.policy != nil {
+		s.policy(&policy)
+	}
 	pcrs, err := officer.Predict(p.TPM, policy.TPM, measured)
 	if err != nil {
 		return p, err
