@@ -29,7 +29,7 @@ import (
 
 func policyCommand(a *admin) *cobra.Command {
 	return cli.Group("policy", "Write and sign appraisal policies",
-		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyApproveCommand(a), policySucceedCommand(a), policyShowCommand(a), policyTCBCommand(a))
+		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyApproveCommand(a), policySucceedCommand(a), policyShowCommand(a), policyTCBCommand(a), policyStatusCommand(a), policyInstallCommand(a))
 }
 
 func policyKeyCommand(a *admin) *cobra.Command {

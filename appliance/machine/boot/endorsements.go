@@ -2,10 +2,9 @@ package boot
 
 import (
 	"context"
-	"crypto/ed25519"
-	"fmt"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/policies"
 	"holdfast/attest"
 )
 
@@ -17,7 +16,7 @@ import (
 func EndorsementFiles(crl, tcb, key string, roots *attest.Roots) func() (attest.Endorsements, error) {
 	return func() (own attest.Endorsements, err error) {
 		if crl != "" {
-			list, err := readFile(crl)
+			list, err := policies.ReadFile(crl)
 			if err == nil {
 				_, err = attest.ReadRevocations(list, roots)
 			}
@@ -36,19 +35,15 @@ func EndorsementFiles(crl, tcb, key string, roots *attest.Roots) func() (attest.
 }
 
 func readRecovery(file, key string) (*attest.SignedRecovery, error) {
-	public, err := readPublicKey(key)
+	public, err := policies.ReadPolicyKey(key)
 	if err != nil {
 		return nil, err
 	}
-	ed, ok := public.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%s is a %T; TCB recovery files are signed with Ed25519", key, public)
-	}
-	text, err := readFile(file)
+	text, err := policies.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	return attest.OpenRecovery(text, ed)
+	return attest.OpenRecovery(text, public)
 }
 
 // endorse reads what there is now. A TCB recovery file that was in force, also before this

@@ -3,12 +3,14 @@ package boot
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/policies"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm"
@@ -22,6 +24,9 @@ type SealedRelease struct {
 	Blob string
 	// Authorizations is the file of the signed PCR policies.
 	Authorizations string
+	// Installed is the folder of those that came in over the network (package policies);
+	// empty for none.
+	Installed string
 	// Key is the file of the public key (PEM, P-256) that signs them.
 	Key string
 	// VolumeKey gives the key that is derived from the state volume's, to which the
@@ -35,8 +40,10 @@ type SealedRelease struct {
 
 // OwnedRelease is a release that the machine's owner has to agree to.
 type OwnedRelease struct {
-	// Key is the owner's key for TPMs, as the launch file has it.
-	Key *ecdsa.PublicKey
+	// Key is the owner's key for TPMs, PolicyKey the one that signs launch files, and the PIN
+	// that the owner gives; as the launch file has them.
+	Key       *ecdsa.PublicKey
+	PolicyKey ed25519.PublicKey
 	// Approvals is the file of what the owner has approved, Successions that of the
 	// successions of the owner's keys; neither need be there.
 	Approvals, Successions string
@@ -44,9 +51,9 @@ type OwnedRelease struct {
 
 // Release implements [Releaser].
 func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
-	text, err := readFile(s.Blob)
+	text, err := policies.ReadFile(s.Blob)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with holdfast seal")
+		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with %s", s.command())
 	}
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
@@ -66,6 +73,14 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	return credential, to + "; " + howSealed(sealed), nil
 }
 
+// command is how the credential is given.
+func (s *SealedRelease) command() string {
+	if s.Owned != nil {
+		return "holdfast pin give, as the owner of this machine"
+	}
+	return "holdfast seal"
+}
+
 // signed reads what was signed for the machine.
 func (s *SealedRelease) signed() (by seal.Signed, err error) {
 	if by.Authorizations, err = s.ReadAuthorizations(); err != nil || s.Owned == nil {
@@ -76,7 +91,7 @@ func (s *SealedRelease) signed() (by seal.Signed, err error) {
 		s.Owned.Approvals:   func(text []byte) (err error) { by.Approvals, err = seal.ParseAuthorizations(text); return err },
 		s.Owned.Successions: func(text []byte) (err error) { by.Successions, err = seal.ParseSuccessions(text); return err },
 	} {
-		text, err := readFile(file)
+		text, err := policies.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the TPM refuses without what is needed
 		}
@@ -158,11 +173,11 @@ func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
 
 // ReadAuthorizations reads the signed PCR policies; a [*fault.Fault].
 func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
-	text, err := readFile(s.Authorizations)
+	key, err := s.ReadKey()
 	if err != nil {
-		return nil, unusable(s.Authorizations, err)
+		return nil, unusable(s.Key, err)
 	}
-	authorizations, err := seal.ParseAuthorizations(text)
+	authorizations, err := policies.Authorizations(s.Authorizations, s.Installed, key)
 	if err != nil {
 		return nil, unusable(s.Authorizations, err)
 	}
@@ -170,7 +185,7 @@ func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
 }
 
 // ReadKey reads the public key that signs them.
-func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return readSealKey(s.Key) }
+func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return policies.ReadSealKey(s.Key) }
 
 // notReleased says of a refusal of the TPM or of the broker what it refuses.
 func notReleased(err error) error {
@@ -187,7 +202,7 @@ func unusable(file string, err error) *fault.Fault {
 
 // seal seals the credential to the TPM, in place of one that there may be.
 func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
-	key, err := readSealKey(s.Key)
+	key, err := s.ReadKey()
 	if err != nil {
 		return err
 	}
@@ -220,18 +235,6 @@ func (s *SealedRelease) bind(c *attest.Collector, to seal.Signers, credential []
 	return seal.SealBound(c.TPM, to, seal.Credential, credential, volumeKey)
 }
 
-func readSealKey(file string) (*ecdsa.PublicKey, error) {
-	key, err := readPublicKey(file)
-	if err != nil {
-		return nil, err
-	}
-	public, ok := key.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%s is a %T; PCR policies are signed with ECDSA on P-256", file, key)
-	}
-	return public, nil
-}
-
 // BrokerRelease has a broker release the credential, to fresh evidence.
 type BrokerRelease struct {
 	// URL is the broker's, Pin its key's, Machine the name of this machine there.
@@ -255,8 +258,17 @@ func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, 
 
 // Seal seals the HSM's credential to this machine's TPM, in place of one that
 // there may be. A boot that waits for it goes on. Errors: [*fault.Fault],
-// fault.Conflict where a broker releases the credential, or nothing does.
+// fault.Conflict where a broker releases the credential, or nothing does;
+// fault.SealByOwner on a machine whose owner alone gives it.
 func (b *Boot) Seal(_ context.Context, credential []byte) error {
+	if _, sealed := b.o.Release.(*SealedRelease); sealed && b.o.Launch != nil {
+		return fault.Errorf(fault.SealByOwner, "no PIN is taken here: the owner of this machine gives it with holdfast pin give, which checks the machine before")
+	}
+	return b.sealTo(credential)
+}
+
+// sealTo is [Boot.Seal], whoever gives the credential.
+func (b *Boot) sealTo(credential []byte) error {
 	if n, ok := b.o.Release.(NoRelease); ok {
 		return fault.Errorf(fault.Conflict, "no PIN is taken: %s", n.Why)
 	}

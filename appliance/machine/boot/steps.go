@@ -33,7 +33,7 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	}
 	switch {
 	case policyErr != nil:
-		return "", unusablePolicy(policyErr)
+		return "", UnusablePolicy(policyErr)
 	case errors.As(err, new(*fault.Fault)):
 		return "", err
 	case err != nil:
@@ -45,11 +45,16 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 			return "", fault.Errorf(fault.Platform, "the policy requires %s, and this machine has %s; %s", t, listed(found), attest.Remedy(t))
 		}
 	}
+	if b.o.Ignored != nil {
+		if f := b.o.Ignored(); f != nil {
+			b.record(ctx, progress.Step{State: string(progress.Probe), Began: b.o.Now(), Code: f.Codes(), Reason: f.Reason()})
+		}
+	}
 	return listed(found), b.adopt(ctx, policy)
 }
 
-// unusablePolicy is why there is no policy to appraise by.
-func unusablePolicy(err error) *fault.Fault {
+// UnusablePolicy is why there is no policy to appraise by.
+func UnusablePolicy(err error) *fault.Fault {
 	f := fault.Wrapf(fault.PolicyFile, err, "the appraisal policy cannot be used")
 	if errors.Is(err, attest.ErrUnproven) {
 		f.Code = fault.PolicyUnproven
@@ -252,6 +257,11 @@ func (b *Boot) release(ctx context.Context) (string, error) {
 		}
 	}
 	b.credential = credential
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.given != "" {
+		to += "; " + b.given
+	}
 	return "released to " + to, nil
 }
 

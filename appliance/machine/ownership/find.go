@@ -3,7 +3,6 @@ package ownership
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,8 +50,8 @@ type Owned struct {
 	Config *config.Config
 	// Launch is the launch file that counts; nil if none does.
 	Launch *owner.Launch
-	// SealKey is the owner's key for what TPMs verify, as Launch has it.
-	SealKey *ecdsa.PublicKey
+	// File is what it says; nil if none counts.
+	File *launch.File
 	// Why says why none counts though the image asks for one; nil otherwise.
 	Why *fault.Fault
 	// Ignored says what was found and does not count; nil if nothing was.
@@ -67,10 +66,10 @@ func (m Machine) Find(ctx context.Context) Owned {
 	}
 	document, given, from, err := m.look(ctx)
 	if err == nil {
-		err = m.take(&o, document, from)
+		o, err = m.take(document, from)
 	}
 	if err != nil {
-		o.Config, o.Launch, o.SealKey = m.Image, nil, nil
+		o = Owned{Config: m.Image}
 		if !errors.As(err, &o.Why) {
 			o.Why = fault.Wrapf(fault.LaunchFile, err, "the launch file of %s cannot be used", from)
 		}
@@ -114,37 +113,36 @@ func (m Machine) stored() string { return filepath.Join(m.Image.Launch.Dir, Stor
 
 // take opens a launch document, holds it against what is remembered, puts the launch file
 // over the image's configuration, and keeps both.
-func (m Machine) take(o *Owned, document []byte, from string) error {
+func (m Machine) take(document []byte, from string) (o Owned, err error) {
 	l, _, err := owner.ParseDocument(document)
 	if errors.Is(err, owner.ErrSignature) || errors.Is(err, owner.ErrDigest) {
-		return fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
 	if err != nil {
-		return err
+		return o, err
 	}
 	known, err := m.recall()
 	if err != nil {
-		return err
+		return o, err
 	}
 	if err := known.mayReplace(l, from); err != nil {
-		return err
+		return o, err
 	}
 	f, err := launch.Take("launch file", l)
 	if errors.Is(err, launch.ErrOwner) {
-		return fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
 	if err != nil {
-		return err
+		return o, err
 	}
 	cfg, err := f.Apply("launch file", m.Image, m.keep)
 	if err != nil {
-		return err
+		return o, err
 	}
 	if err := modules(cfg); err != nil {
-		return err
+		return o, err
 	}
-	o.Config, o.Launch, o.SealKey = cfg, l, f.SealKey
-	return m.remember(known, l, document, from)
+	return Owned{Config: cfg, Launch: l, File: f}, m.remember(known, l, document, from)
 }
 
 // keep writes certificates that the configuration names by a file.

@@ -24,6 +24,7 @@ import (
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
+	d.policies = d.newPolicies()
 	measured, err := parts.OfThisProcess(d.image)
 	if err != nil {
 		return err
@@ -31,7 +32,8 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	o := boot.Options{
 		Log: d.o.Log, Journal: &journal{d.machine, d.audit, d.policyRaised}, Software: version.Version, Launch: d.launch, Parts: measured,
 		Probe:     d.probe,
-		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
+		Policy:    d.policies.Policy,
+		Ignored:   d.policies.Ignored,
 		Revoked:   revoked,
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Measured:  d.openMachineKey,
@@ -110,7 +112,7 @@ func releaser(cfg *config.Config) boot.Releaser {
 	if r.Method == config.Broker {
 		return &boot.BrokerRelease{URL: r.BrokerURL, Pin: r.BrokerPin, Machine: r.Machine}
 	}
-	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Key: r.SealKey}
+	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Installed: cfg.Policies(), Key: r.SealKey}
 }
 
 // releaser is [releaser] with what the machine's owner and the state volume give to it.

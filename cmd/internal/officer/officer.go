@@ -150,6 +150,20 @@ func (o *Officer) Authorize(policy attest.Policy, name string, pcrs map[int]tpm.
 	return errors.Join(os.WriteFile(o.path(authorizationsFile), authorizations, 0o644), os.WriteFile(o.path(policyFile), signed, 0o644))
 }
 
+// Sign signs a policy and authorizations for its references, and writes no file: as those
+// that an appliance is given over the network.
+func (o *Officer) Sign(policy attest.Policy) (signed, authorizations []byte, err error) {
+	all, err := seal.AuthorizeReferences(o.sealKey, policy.TPM, policy.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	if authorizations, err = seal.EncodeAuthorizations(all); err != nil {
+		return nil, nil, err
+	}
+	signed, err = attest.SignPolicy(&policy, o.policyKey)
+	return signed, authorizations, err
+}
+
 // Authorizations gives what TPMs release to.
 func (o *Officer) Authorizations() ([]seal.Authorization, error) {
 	text, err := os.ReadFile(o.path(authorizationsFile))
