@@ -25,9 +25,9 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/sqlite"
+	"holdfast/attest"
 )
 
 // The tamper matrix: whoever has the disk changes the database in every way that its
@@ -38,7 +38,7 @@ import (
 // makes that right. All others must be covered.
 var leftOut = map[string]string{
 	"boot_steps":       "a diary for people; nothing reads it to decide",
-	"policy_version":   "only rises, in every boot, also before the HSM is there; the policy is signed, and the TPM and the broker know its version",
+	"policy_version":   "only rises, in every boot, also before the HSM is there; policy and TCB recovery file are signed, the TPM and the broker know the policy's version, and the daemon seals both",
 	"sessions":         "each is sealed by a key of the process, and ends with it",
 	"manifest_history": "links that prove that a head is in the past; no others lead to the digest that the manifest seals",
 	"goose_db_version": "the schema itself is compared byte for byte",
@@ -296,7 +296,7 @@ func (g *target) found(t testing.TB, s *served) {
 			t.Fatal(err)
 		}
 	}
-	must(s.store.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 1}))(t)
+	must(s.store.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 1}))(t)
 }
 
 func first[T any](v T, err error) T {
@@ -375,7 +375,7 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 		},
 		func() error {
 			return errors.Join(errorOf(s.RotateKey(ctx, "demo", "rotated", nil)), errorOf(s.ScheduleDeletion(ctx, "demo", "doomed", 30)), errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "stopped"}, "a test", "alice")),
-				s.store.StrikeTokenObject(ctx, fmt.Sprintf("holdfast-key-%032x", 1), []byte{1}), errorOf(s.store.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 2})))
+				s.store.StrikeTokenObject(ctx, fmt.Sprintf("holdfast-key-%032x", 1), []byte{1}), errorOf(s.store.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 2})))
 		},
 		func() error {
 			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test", "alice"))

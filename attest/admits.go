@@ -22,7 +22,10 @@ func (p *Policy) Admits() []string {
 		}
 	}
 	if slices.Contains(p.Require, NitroTPM) {
-		says = append(says, p.Nitro.Admits()...)
+		says = append(says, p.Nitro.Admits(p.Instance != nil)...)
+	}
+	if p.Instance != nil {
+		says = append(says, p.Instance.Admits()...)
 	}
 	return append(says, fmt.Sprintf("Evidence that was asked for with a nonce may be %s old.", span(p.MaxAge())))
 }

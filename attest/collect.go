@@ -33,6 +33,10 @@ type Collector struct {
 	Measurements []tpm.Measurement
 	// Nitro asks the NitroTPM for a document with the user data and the nonce.
 	Nitro func(userData, nonce []byte) ([]byte, error)
+	// Instance gives EC2's signed identity of the instance, at most ec2.MaxDocument bytes; nil
+	// where there is none, or it cannot be had now. It is asked only while the policy in
+	// force asks for it, since it tells everybody the account.
+	Instance func(ctx context.Context) []byte
 	// AuditKey is named in the evidence; see [Evidence].
 	AuditKey []byte
 	// State, if given, gives the head of the state that is served; nil if none is.
@@ -40,7 +44,8 @@ type Collector struct {
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 
-	mu sync.Mutex // the hardware does one thing at a time
+	mu   sync.Mutex // the hardware does one thing at a time
+	asks bool       // whether the policy in force asks for the instance's identity
 }
 
 // Measure extends [tpm.ApplicationPCR] with the SHA-256 of something that the
@@ -105,11 +110,11 @@ func (c *Collector) Technologies() []Technology {
 	return t
 }
 
-// SetPolicy says which policy is in force from now on, by its SHA-256.
-func (c *Collector) SetPolicy(digest []byte) {
+// SetPolicy says which policy is in force from now on.
+func (c *Collector) SetPolicy(p *SignedPolicy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.PolicyDigest = digest
+	c.PolicyDigest, c.asks = p.Digest, p.Instance != nil
 }
 
 // Collect makes evidence for a verifier's nonce, [MinNonce] to [MaxNonce] bytes.
@@ -136,6 +141,9 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		LaunchDigest: c.LaunchDigest, OwnerDigest: c.OwnerDigest}
 	if c.State != nil && releaseKey == nil { // before a credential is there, nothing is served
 		e.State = c.State(ctx)
+	}
+	if c.Instance != nil && c.asks {
+		e.Instance = c.Instance(ctx)
 	}
 	if c.Report != nil {
 		e.Report = &processor.Report{Kind: c.Report.Kind()} // which is bound as well

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/attest/ec2"
 	"holdfast/attest/processor"
 	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
@@ -72,6 +73,11 @@ type Evidence struct {
 	Report *processor.Report `json:"report,omitempty"`
 	Nitro  []byte            `json:"nitrotpm,omitempty"`
 	TPM    *tpm.Evidence     `json:"tpm,omitempty"`
+
+	// Instance is EC2's signed instance identity document (package ec2), by which a policy
+	// knows account, Region and image; absent where no policy asks for it. It is bound by
+	// nothing but the instance that it and the NitroTPM document name. Not in v1.
+	Instance []byte `json:"instance_identity,omitempty"`
 }
 
 // State names the state of all rows of an appliance at one moment. The audit log's
@@ -212,13 +218,16 @@ func (e *Evidence) check() error {
 			return fmt.Errorf("%s has %d bytes, not the %d of SHA-256", d.name, n, sha256.Size)
 		}
 	}
+	if n := len(e.Instance); n > ec2.MaxDocument {
+		return fmt.Errorf("instance_identity has %d bytes, of which it may have %d", n, ec2.MaxDocument)
+	}
 	return e.State.check()
 }
 
 // checkV1 says what evidence has that the binding of v1 does not cover.
 func (e *Evidence) checkV1() error {
-	if len(e.LaunchDigest) > 0 || len(e.OwnerDigest) > 0 || e.State != nil {
-		return fmt.Errorf("it names a launch file, an owner or a state, which %s cannot", FormatV1)
+	if len(e.LaunchDigest) > 0 || len(e.OwnerDigest) > 0 || e.State != nil || len(e.Instance) > 0 {
+		return fmt.Errorf("it names a launch file, an owner or a state, or has an instance identity, which %s cannot", FormatV1)
 	}
 	if e.Report != nil && e.Report.Kind != snp.Name {
 		return fmt.Errorf("it has a processor report of the kind %.40q, and %s can have %q alone", e.Report.Kind, FormatV1, snp.Name)

@@ -11,6 +11,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
+	"holdfast/attest/ec2"
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
 	"holdfast/attest/snp"
@@ -37,8 +38,8 @@ type Kinds struct{ list []processor.Kind }
 // name of another technology, or whose checks have the codes of others: a sheet has
 // one answer to each code.
 func NewKinds(list ...processor.Kind) (*Kinds, error) {
-	names, codes := map[string]bool{string(TPM): true, string(NitroTPM): true}, map[fault.Code]string{}
-	for of, questions := range map[string][]appraisal.Question{string(TPM): tpm.Questions(), string(NitroTPM): nitro.Questions(), "evidence": ofWhole()} {
+	names, codes := map[string]bool{string(TPM): true, string(NitroTPM): true, "instance": true}, map[fault.Code]string{}
+	for of, questions := range map[string][]appraisal.Question{string(TPM): tpm.Questions(), string(NitroTPM): nitro.Questions(), "instance": ec2.Questions(), "evidence": ofWhole()} {
 		for _, q := range questions {
 			codes[q.Code] = of
 		}

@@ -7,6 +7,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
+	"holdfast/attest/ec2"
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
 	"holdfast/attest/tpm"
@@ -58,6 +59,9 @@ func VerifyParts(d Parts, p *Policy, x Expectation, now time.Time) *appraisal.Ve
 			nx.PCRs = d.TPM.Bank(nitro.Bank)
 		}
 		nitro.Verify(&s, d.Nitro, p.Nitro, nx)
+	}
+	if p.Instance != nil {
+		s.Missing(onlyInFile, ec2.Questions()...)
 	}
 	verifyPolicy(&s, p, Expectation{Signed: x.Signed})
 	return s.Verdict()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/attest/ec2"
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
 	"holdfast/attest/snp"
@@ -68,6 +69,10 @@ type Policy struct {
 
 	TPM   tpm.Policy   `json:"tpm"`
 	Nitro nitro.Policy `json:"nitrotpm"`
+
+	// Instance asks for EC2's signed instance identity document: of which account, Region,
+	// image and owner the machine may be. Nil does not ask.
+	Instance *ec2.Policy `json:"instance,omitempty"`
 }
 
 // DefaultPolicy is what EC2 offers today, as strictly as it can be met; it has
@@ -114,6 +119,12 @@ func (p *Policy) Validate() error {
 			errs = append(errs, r.Validate())
 		} else {
 			bad("%s: it says nothing", section)
+		}
+	}
+	if p.Instance != nil {
+		errs = append(errs, p.Instance.Validate())
+		if !slices.Contains(p.Require, NitroTPM) {
+			bad("instance: require %q as well: what EC2 says of an instance counts only beside a NitroTPM document that names it", NitroTPM)
 		}
 	}
 	return errors.Join(append(errs, p.TPM.Validate(), p.Nitro.Validate())...)

@@ -71,8 +71,8 @@ type SignedRecovery struct {
 }
 
 // ID says which file it is. Another takes its place by the rule for policies,
-// [PolicyID.CheckNext].
-func (r *SignedRecovery) ID() PolicyID { return PolicyID{r.Version, r.Digest} }
+// [SignedID.CheckNext].
+func (r *SignedRecovery) ID() SignedID { return SignedID{r.Version, r.Digest} }
 
 // ParseRecovery reads the text of a TCB recovery file that is not signed yet.
 func ParseRecovery(text []byte) (*Recovery, error) {

@@ -11,6 +11,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
+	"holdfast/attest/ec2"
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
 	"holdfast/attest/tpm"
@@ -144,7 +145,24 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	} else {
 		s.Skip("the evidence has no NitroTPM document", nitro.Questions()...)
 	}
+	verifyInstance(&s, e, p)
 	return s.Verdict()
+}
+
+// verifyInstance checks what EC2 says of the instance that the NitroTPM document names, if
+// the policy asks. Whether that document is good is for other checks to say, and the verdict
+// needs both. Where the policy does not ask, nothing is told of it.
+func verifyInstance(s *appraisal.Sheet, e *Evidence, p *Policy) {
+	if p.Instance == nil {
+		return
+	}
+	x := ec2.Expectation{Owner: e.OwnerDigest}
+	if e.Nitro != nil {
+		if d, err := nitro.Parse(e.Nitro); err == nil {
+			x.Instance = d.Instance()
+		}
+	}
+	ec2.Verify(s, e.Instance, p.Instance, x)
 }
 
 // withOwn gives the PCRs, with those among them that Holdfast extends.

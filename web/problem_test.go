@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
+	"html/template"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -124,7 +124,7 @@ func TestCodesPage(t *testing.T) {
 	for _, e := range fault.All() {
 		path, anchor, _ := strings.Cut(web.NewProblem(fault.Errorf(e.Code, "x")).Type, "#")
 		w := fetch(t, h, path)
-		if w.Code != 200 || anchor != string(e.Code) || strings.Count(w.Body.String(), `id="`+anchor+`"`) != 1 || !strings.Contains(w.Body.String(), html.EscapeString(e.Do[:10])) {
+		if w.Code != 200 || anchor != string(e.Code) || strings.Count(w.Body.String(), `id="`+anchor+`"`) != 1 || !strings.Contains(w.Body.String(), template.HTMLEscapeString(e.Do[:10])) {
 			t.Fatalf("%s: %d", e.Code, w.Code)
 		}
 	}

@@ -1035,6 +1035,13 @@ func (c *Config) SealedPIN() string {
 	return filepath.Join(c.State.Dir, "pin.sealed")
 }
 
+// Policies is the folder of the policies, authorizations and approvals that came in over
+// the network: the one of the launch file, which lies outside of the state volume; where
+// there is none, one in the folder of the state.
+func (c *Config) Policies() string {
+	return cmp.Or(c.Launch.Dir, filepath.Join(cmp.Or(c.State.Dir, DefaultStateDir), "policies"))
+}
+
 // LaunchCertificate is the file in which certificates of the launch file are kept while
 // the appliance runs, by the file's name.
 func (c *Config) LaunchCertificate(name string) string {

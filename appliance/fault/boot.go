@@ -8,6 +8,7 @@ const (
 	PolicyFile       Code = "E_POLICY_FILE"
 	PolicyUnproven   Code = "E_POLICY_UNPROVEN"
 	PolicyVersion    Code = "E_POLICY_VERSION"
+	PolicyStored     Code = "E_POLICY_STORED"
 	Platform         Code = "E_PLATFORM"
 	Measure          Code = "E_MEASURE"
 	MeasuredTwice    Code = "E_MEASURED_TWICE"
@@ -34,13 +35,16 @@ var bootCodes = []Entry{
 		Do:    "Read the reason, correct what it names, and restart the machine."},
 	{Code: PolicyFile, Class: WrongState,
 		Title: "The signed appraisal policy is missing, damaged, or not signed by the image's key.",
-		Do:    "Put the right policy on the image's EFI system partition, or start the right image."},
+		Do:    "Give the machine the right policy with `holdfast policy install FILE`, or start the right image."},
 	{Code: PolicyUnproven, Class: Refused,
 		Title: "The policy does not prove which code runs, and no words force its use.",
 		Do:    "Add what the reason names to the policy, and sign it again with `holdfast policy sign POLICY --key FILE --out FILE`."},
 	{Code: PolicyVersion, Class: Refused,
-		Title: "The policy is older than one that this appliance had, or this machine's TPM has revoked it.",
-		Do:    "Start the newer release, or install a policy with a higher version."},
+		Title: "The policy is older than one that this appliance had, or another one of the same version, or this machine's TPM has revoked it.",
+		Do:    "Install a policy with a higher version with `holdfast policy install FILE`, or start the newer release."},
+	{Code: PolicyStored, Class: WrongState,
+		Title: "A policy, or a file of authorizations or approvals, lies on this machine and does not count. The others are in force.",
+		Do:    "Find out who changed the file that the reason names. Give the machine the newest policy again with `holdfast policy install FILE --authorizations FILE`."},
 	{Code: Platform, Class: WrongState,
 		Title: "Hardware that the policy requires is not there.",
 		Do:    "Launch the machine as the reason says. SEV-SNP cannot be switched on later."},

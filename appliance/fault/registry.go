@@ -74,6 +74,7 @@ var chapters = []struct {
 	{"Checks of the SEV-SNP report", snpCodes},
 	{"Checks of the TPM's quote", tpmCodes},
 	{"Checks of the NitroTPM document", nitroCodes},
+	{"Checks of EC2's instance identity document", instanceCodes},
 	{"The audit log", auditCodes},
 }
 

@@ -9,6 +9,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
 )
 
 // Machine keeps the rows about this machine, which no other machine shares: the
@@ -112,7 +113,7 @@ func (m *Machine) BootSteps(ctx context.Context, limit int) ([]progress.Step, er
 }
 
 // RaisePolicyVersion implements [boot.Journal].
-func (m *Machine) RaisePolicyVersion(ctx context.Context, policy boot.PolicyID) (highest boot.PolicyID, err error) {
+func (m *Machine) RaisePolicyVersion(ctx context.Context, policy attest.SignedID) (highest attest.SignedID, err error) {
 	err = m.db.write(ctx, func(c *conn) error {
 		_, err := c.exec(`INSERT INTO policy_version (one, version, digest) VALUES (1, ?, ?)
 			ON CONFLICT (one) DO UPDATE SET version = excluded.version, digest = excluded.digest WHERE excluded.version > policy_version.version
@@ -128,24 +129,43 @@ func (m *Machine) RaisePolicyVersion(ctx context.Context, policy boot.PolicyID) 
 	return highest, err
 }
 
-// PolicySeal gives the highest policy version that was noted, the policy that was sealed,
-// and its seal; zeros if there is none.
-func (m *Machine) PolicySeal(ctx context.Context) (highest uint64, sealed boot.PolicyID, seal []byte, err error) {
-	err = m.db.read(ctx, func(c *conn) error {
-		var h, s int64
-		found, err := c.one([]any{&h, &s, &sealed.Digest, &seal}, `SELECT version, sealed, sealed_digest, seal FROM policy_version`)
-		if found {
-			highest, sealed.Version = uint64(h), uint64(s)
+// RaiseRecovery implements [boot.Journal].
+func (m *Machine) RaiseRecovery(ctx context.Context, recovery attest.SignedID) (highest attest.SignedID, err error) {
+	err = m.db.write(ctx, func(c *conn) error {
+		if recovery.Version > 0 {
+			if _, err := c.exec(`INSERT INTO policy_version (one, version, tcb_version, tcb_digest) VALUES (1, 0, ?, ?)
+				ON CONFLICT (one) DO UPDATE SET tcb_version = excluded.tcb_version, tcb_digest = excluded.tcb_digest WHERE excluded.tcb_version > policy_version.tcb_version`,
+				int64(recovery.Version), recovery.Digest); err != nil {
+				return err
+			}
 		}
+		var stored int64
+		_, err = c.one([]any{&stored, &highest.Digest}, `SELECT tcb_version, tcb_digest FROM policy_version`)
+		highest.Version = uint64(stored)
+		return err
+	})
+	return highest, err
+}
+
+// PolicySeal gives what was noted, policy and TCB recovery file, each of the highest version;
+// what was sealed of it; and the seal. All are zero if there is none.
+func (m *Machine) PolicySeal(ctx context.Context) (highest, sealed boot.Noted, seal []byte, err error) {
+	err = m.db.read(ctx, func(c *conn) error {
+		var h, s, ht, st int64
+		_, err := c.one([]any{&h, &highest.Policy.Digest, &ht, &highest.Recovery.Digest, &s, &sealed.Policy.Digest, &st, &sealed.Recovery.Digest, &seal},
+			`SELECT version, digest, tcb_version, tcb_digest, sealed, sealed_digest, sealed_tcb_version, sealed_tcb_digest, seal FROM policy_version`)
+		highest.Policy.Version, highest.Recovery.Version, sealed.Policy.Version, sealed.Recovery.Version = uint64(h), uint64(ht), uint64(s), uint64(st)
 		return err
 	})
 	return highest, sealed, seal, err
 }
 
-// SealPolicyVersion notes the seal of a policy; fault.NotFound if no version was noted.
-func (m *Machine) SealPolicyVersion(ctx context.Context, policy boot.PolicyID, seal []byte) error {
+// SealPolicyVersion notes the seal of a policy and of a TCB recovery file; fault.NotFound if
+// no policy was noted.
+func (m *Machine) SealPolicyVersion(ctx context.Context, of boot.Noted, seal []byte) error {
 	return m.db.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE policy_version SET sealed = ?, sealed_digest = ?, seal = ?`, int64(policy.Version), policy.Digest, seal)
+		n, err := c.exec(`UPDATE policy_version SET sealed = ?, sealed_digest = ?, sealed_tcb_version = ?, sealed_tcb_digest = ?, seal = ?`,
+			int64(of.Policy.Version), of.Policy.Digest, int64(of.Recovery.Version), of.Recovery.Digest, seal)
 		if err == nil && n == 0 {
 			err = fault.Errorf(fault.NotFound, "no policy version was noted")
 		}

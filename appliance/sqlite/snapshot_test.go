@@ -13,10 +13,10 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/snapshot"
 	"holdfast/appliance/sqlite"
 	"holdfast/appliance/storetest"
+	"holdfast/attest"
 )
 
 // tablesIn gives the names of the tables in a stream.
@@ -61,12 +61,12 @@ func TestReach(t *testing.T) {
 func TestMachineRowsStay(t *testing.T) {
 	ctx := t.Context()
 	from, to := openSQLite(t, filepath.Join(t.TempDir(), "a.db")), openSQLite(t, filepath.Join(t.TempDir(), "b.db"))
-	storetest.Got(from.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 9}))(t)
-	storetest.Got(to.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 3}))(t)
+	storetest.Got(from.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 9}))(t)
+	storetest.Got(to.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 3}))(t)
 	var out bytes.Buffer
 	storetest.Must(t, from.Snapshot(ctx, &out))
 	storetest.Must(t, to.Restore(ctx, &out))
-	storetest.Equal(t, storetest.Got(to.Machine().RaisePolicyVersion(ctx, boot.PolicyID{Version: 1}))(t), boot.PolicyID{Version: 3})
+	storetest.Equal(t, storetest.Got(to.Machine().RaisePolicyVersion(ctx, attest.SignedID{Version: 1}))(t), attest.SignedID{Version: 3})
 }
 
 // TestEarlierSchema: a stream of an earlier schema is brought up to date, as a database

@@ -591,7 +591,7 @@ var notes = map[string]change{
 
 // testMachineMethods: each method has a test in RunMachine.
 func testMachineMethods(t *testing.T) {
-	tested := []string{"BootSteps", "PolicySeal", "RaisePolicyVersion", "RecordBootStep", "SealPolicyVersion"}
+	tested := []string{"BootSteps", "PolicySeal", "RaisePolicyVersion", "RaiseRecovery", "RecordBootStep", "SealPolicyVersion"}
 	m := reflect.TypeFor[Machine]()
 	for i := range m.NumMethod() {
 		if name := m.Method(i).Name; !slices.Contains(tested, name) {

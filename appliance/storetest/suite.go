@@ -38,11 +38,11 @@ type Machine interface {
 	boot.Journal
 	// BootSteps gives up to limit steps of boots, the newest first.
 	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
-	// PolicySeal gives the highest policy version that was noted, the policy that was sealed,
-	// and its seal; zeros if there is none.
-	PolicySeal(ctx context.Context) (highest uint64, sealed boot.PolicyID, seal []byte, err error)
-	// SealPolicyVersion notes the seal of a policy; fault.NotFound.
-	SealPolicyVersion(ctx context.Context, policy boot.PolicyID, seal []byte) error
+	// PolicySeal gives the policy and the TCB recovery file that were noted, each of the
+	// highest version, what was sealed of them, and the seal; zeros if there is none.
+	PolicySeal(ctx context.Context) (highest, sealed boot.Noted, seal []byte, err error)
+	// SealPolicyVersion notes the seal of both; fault.NotFound.
+	SealPolicyVersion(ctx context.Context, of boot.Noted, seal []byte) error
 }
 
 // Run tests an engine. Open gives an empty one each time, which is closed when the test

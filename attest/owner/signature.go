@@ -55,7 +55,7 @@ type statement struct {
 type Launch struct {
 	// File is the file's exact bytes, Digest their SHA-256.
 	File, Digest []byte
-	// Version counts up: see [attest.Policy.Version].
+	// Version counts up: see [attest.SignedID.CheckNext].
 	Version uint64
 	// Owner is the key that has signed, OwnerDigest the SHA-256 of its DER
 	// SubjectPublicKeyInfo, which is how evidence names it.
@@ -209,3 +209,6 @@ func digest(b []byte) []byte {
 	d := sha256.Sum256(b)
 	return d[:]
 }
+
+// ID says which launch file it is.
+func (l *Launch) ID() attest.SignedID { return attest.SignedID{Version: l.Version, Digest: l.Digest} }

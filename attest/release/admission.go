@@ -13,6 +13,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
+	"holdfast/attest/ec2"
 	"holdfast/attest/nitro"
 )
 
@@ -31,6 +32,29 @@ func identityOf(e *attest.Evidence) (id Identity, err error) {
 		id.Volume = e.TPM.StateVolume().String()
 	}
 	return id, nil
+}
+
+// tellInstance has the record say what EC2 says of the machine whose evidence was found good
+// under the policy, if the policy asks.
+func (r *Record) tellInstance(e *attest.Evidence, policy *attest.Policy) error {
+	if policy.Instance == nil {
+		return nil
+	}
+	d, err := ec2.Parse(e.Instance)
+	if err != nil {
+		return err
+	}
+	r.Instance, r.Owner = &d.Instance, hex.EncodeToString(e.OwnerDigest)
+	return nil
+}
+
+// byRule says why the policy's rule lets a new machine in; it is the record's reason.
+func (r *Record) byRule() string {
+	says := fmt.Sprintf("admitted by the policy's rule: account %s, Region %s, image %s", r.Instance.Account, r.Instance.Region, r.Instance.Image)
+	if r.Owner != "" {
+		says += ", owner " + r.Owner
+	}
+	return says
 }
 
 // differs says why the machine is not the one that was admitted; nil if it is.
@@ -71,17 +95,22 @@ func (a Admission) with(id Identity) Admission {
 	return a
 }
 
+// rules says whether the policy admits new machines that meet it without a person.
+func rules(policy *attest.Policy) bool { return policy.Instance != nil && policy.Instance.Admit }
+
 // admits says whether the machine may have what is kept under the name: a person has
-// admitted it, or the first that asks, or the policy names its instance. It gives what the
-// admission becomes with a release. Errors: fault.BrokerInstance, fault.BrokerVolume.
+// admitted it, or the first that asks, or the policy names its instance or has a rule that
+// it meets. It gives what the admission becomes with a release. Errors: fault.BrokerInstance,
+// fault.BrokerVolume.
 func (l *ledger) admits(machine string, id Identity, policy *attest.Policy) (becomes Admission, err error) {
 	a, known := l.head.State.Machines[machine]
 	switch {
 	case known && a.pinned():
 		err = a.differs(id)
 	case known && a.First, id.Instance != "" && slices.Contains(policy.Nitro.Instances, id.Instance):
+	case !known && id.Instance != "" && rules(policy):
 	default:
-		err = fault.Errorf(fault.BrokerInstance, "nobody has admitted a machine of that name, and the policy names no instances")
+		err = fault.Errorf(fault.BrokerInstance, "nobody has admitted a machine of that name, and the policy neither names this instance nor admits new machines by a rule")
 	}
 	return a.with(id), err
 }

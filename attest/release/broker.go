@@ -182,7 +182,7 @@ func (b *Broker) examine(key string, spki []byte, req releaseRequest, record *Re
 		return nil, nil, err
 	}
 	record.Identity = &id
-	return policy, evidence, nil
+	return policy, evidence, record.tellInstance(evidence, &policy.Policy)
 }
 
 // give gives the credential to a machine whose evidence is good, if it is the one that was
@@ -205,8 +205,12 @@ func (l *ledger) give(policy *attest.SignedPolicy, evidence *attest.Evidence, ma
 	if err != nil {
 		return nil, err
 	}
-	if was, known := l.head.State.Machines[machine]; !known || was != becomes {
+	was, known := l.head.State.Machines[machine]
+	if !known || was != becomes {
 		record.Admission = &becomes
+	}
+	if !known && rules(&policy.Policy) {
+		record.Reason = record.byRule()
 	}
 	credential, err := l.v.credential(machine)
 	if err != nil {

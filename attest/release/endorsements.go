@@ -156,7 +156,7 @@ func readAtMost(path string, most int) ([]byte, error) {
 
 // SetRecovery installs a TCB recovery file. It must be signed by the signer of the
 // broker's policy, and takes the place of the one that is there by the rule for policies
-// ([attest.PolicyID.CheckNext]).
+// ([attest.SignedID.CheckNext]).
 func (v *Vault) SetRecovery(file []byte) (*attest.SignedRecovery, error) {
 	key, err := v.policyKey()
 	if errors.Is(err, fs.ErrNotExist) {

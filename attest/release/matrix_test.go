@@ -23,6 +23,9 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
+	"holdfast/attest/ec2"
+	"holdfast/attest/ec2/ec2test"
+	"holdfast/attest/nitro/nitrotest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm"
@@ -204,6 +207,32 @@ var attacks = map[string]struct {
 		if err := s.vault.Admit("hsm-1", release.Admission{Identity: release.Identity{Instance: "i-0123456789abcdef0"}}); err != nil {
 			t.Fatal(err)
 		}
+	}},
+	"a machine of another account": {fault.InstanceAccount, func(t *testing.T, s *site) {
+		s.platform.Instance.Account = "000000000001"
+		s.asksEC2(t, nil)
+	}},
+	"a machine in another Region": {fault.InstanceRegion, func(t *testing.T, s *site) {
+		s.asksEC2(t, func(p *ec2.Policy) { p.Regions = []string{"eu-west-1"} })
+	}},
+	"a machine of another image": {fault.InstanceImage, func(t *testing.T, s *site) {
+		s.asksEC2(t, func(p *ec2.Policy) { p.Images = []string{"ami-0123456789abcdef0"} })
+	}},
+	"a machine of another owner": {fault.InstanceOwner, func(t *testing.T, s *site) {
+		s.asksEC2(t, func(p *ec2.Policy) { p.Owners = []string{strings.Repeat("0f", 32)} })
+	}},
+	"the identity of another instance": {fault.InstanceOther, func(t *testing.T, s *site) {
+		s.platform.Instance.ID = "i-0123456789abcdef0"
+		s.asksEC2(t, nil)
+	}},
+	"an identity that a stranger has signed": {fault.InstanceSignature, func(t *testing.T, s *site) {
+		s.asksEC2(t, func(p *ec2.Policy) { p.Certificates = [][]byte{ec2test.New().Certificate} })
+	}},
+	"no identity": {fault.InstanceMissing, func(t *testing.T, s *site) {
+		s.asksEC2(t, nil)
+		c := s.collector()
+		c.Instance = nil
+		s.client.Collect = c.Collect
 	}},
 	"an older policy in the folder": {fault.BrokerPolicyVersion, func(t *testing.T, s *site) {
 		old, err := os.ReadFile(filepath.Join(s.dir, "policy.json"))
@@ -422,6 +451,55 @@ func TestAdmittedByPolicy(t *testing.T) {
 	}
 }
 
+// asksEC2 has the policy ask for the machine's identity.
+func (s *site) asksEC2(t *testing.T, change func(*ec2.Policy)) {
+	t.Helper()
+	s.setPolicy(t, func(p *attest.Policy) {
+		p.Version, p.Instance = 2, s.platform.OfAccount()
+		if change != nil {
+			change(p.Instance)
+		}
+	})
+	s.ofAccount = true
+	s.client.Collect = s.collector().Collect
+}
+
+// TestAdmittedByRule: a new machine that meets the policy's rule is admitted under a name that
+// nobody was admitted under, the record says by what, and the next one is not; without the
+// rule a person must admit it, however well it meets the policy.
+func TestAdmittedByRule(t *testing.T) {
+	for admit, code := range map[bool]string{true: "", false: "E_BROKER_INSTANCE"} {
+		s := newSite(t)
+		s.platform.ModuleID = "i-0123456789abcdef0-tpm0123456789abcdef0"
+		s.asksEC2(t, func(p *ec2.Policy) { p.Admit = admit })
+		if err := s.vault.Add("hsm-2", []byte(pin)); err != nil {
+			t.Fatal(err)
+		}
+		s.client.Machine = "hsm-2"
+		if code != "" {
+			s.refuses(t, code)
+			continue
+		}
+		s.releases(t)
+		all := s.decisions(t)
+		r := all[len(all)-1]
+		want := ec2.Instance{ID: "i-0123456789abcdef0", Type: "m6a.large", Image: simulation.Image, Region: nitrotest.Region, Zone: nitrotest.Region + "a", Account: simulation.Account}
+		if r.Instance == nil || *r.Instance != want || r.Admission == nil || r.Admission.Instance != want.ID || !strings.Contains(r.Reason, "by the policy's rule: account "+want.Account) {
+			t.Errorf("on record is %+v, %+v", r, r.Instance)
+		}
+		s.releases(t)
+		if all = s.decisions(t); all[len(all)-1].Reason != "" {
+			t.Errorf("admitted again: %+v", all[len(all)-1])
+		}
+		p, c := s.another(t, "i-0123456789abcdef1-tpm0123456789abcdef0")
+		c.SetPolicy(&attest.SignedPolicy{Policy: attest.Policy{Instance: p.OfAccount()}})
+		s.platform = p
+		s.serve(t)
+		s.client.Machine, s.client.Collect = "hsm-2", c.Collect
+		s.refuses(t, "E_BROKER_INSTANCE")
+	}
+}
+
 // TestStrangersKeepNobodyOut: one host that asks for nonces without end locks nobody out; it
 // is told when it may ask again.
 func TestStrangersKeepNobodyOut(t *testing.T) {
@@ -509,7 +587,7 @@ func TestTwoPolicies(t *testing.T) {
 		switch err := <-taken; {
 		case err == nil:
 			installed++
-		case !strings.Contains(err.Error(), "another policy of version 2"):
+		case !strings.Contains(err.Error(), "another one of version 2"):
 			t.Error(err)
 		}
 	}

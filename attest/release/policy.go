@@ -18,7 +18,7 @@ import (
 // one policy or the other, and a file that was put there by hand is none.
 
 // SetPolicy installs a signed policy. It takes no policy that [attest.OpenPolicy]
-// refuses, none that [attest.PolicyID.CheckNext] refuses in place of the one before, and no
+// refuses, none that [attest.SignedID.CheckNext] refuses in place of the one before, and no
 // other key than that of the first unless its file was removed.
 func (v *Vault) SetPolicy(file []byte, key ed25519.PublicKey) error {
 	next, err := attest.OpenPolicy(file, key)

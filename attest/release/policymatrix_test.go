@@ -22,6 +22,8 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
+	"holdfast/attest/ec2"
+	"holdfast/attest/nitro/nitrotest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm"
@@ -43,7 +45,7 @@ var otherCodePasses = map[string]string{
 // kernel than the reference's. Members that the type gets later are in by themselves.
 func TestPolicyFields(t *testing.T) {
 	s := newSite(t)
-	s.rate = 1e6
+	s.rate, s.ofAccount = 1e6, true
 	s.serve(t)
 	good, err := simulation.Boot(t.TempDir(), nil, swtpm.Component{Name: ".linux", Content: []byte("the known kernel")})
 	if err != nil {
@@ -69,7 +71,7 @@ func TestPolicyFields(t *testing.T) {
 	passed, opened := map[string]bool{}, 0
 	for _, words := range []string{"", "a test of a policy that is forced"} {
 		p := s.policy()
-		p.Unproven = words
+		p.Unproven, p.Instance = words, asks(s)
 		for i, c := range variants(t, p) {
 			if words != "" {
 				c.name = "forced: " + c.name
@@ -97,11 +99,73 @@ func TestPolicyFields(t *testing.T) {
 	t.Logf("%d policies, of which %d can be used", len(passed), opened)
 }
 
+// asks is a section of a policy with all that it can have, which the site's machine meets.
+func asks(s *site) *ec2.Policy {
+	p := s.platform.OfAccount()
+	p.Regions, p.Images, p.Admit = []string{nitrotest.Region}, []string{simulation.Image}, true
+	return p
+}
+
+// otherAccountPasses are the policies under which a machine with the right code in another
+// account, of another image, gets a PIN.
+var otherAccountPasses = map[string]string{".instance missing": "then the policy does not ask"}
+
+// TestInstanceFields sets each member of the section "instance" to what [TestPolicyFields]
+// sets members to, and has a machine ask that is of another account than the policy names.
+func TestInstanceFields(t *testing.T) {
+	s := newSite(t)
+	s.rate, s.ofAccount = 1e6, true
+	s.serve(t)
+	p := s.policy()
+	p.Instance = asks(s)
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if signed, gives := s.releasesUnder(t, text); signed == nil || !gives {
+		t.Fatal("the machine that the policy means gets no PIN")
+	}
+	s.platform.Instance.Account, s.platform.Instance.Image = "000000000001", "ami-00000000000000001"
+	tried := 0
+	for _, c := range variants(t, p) {
+		if !strings.HasPrefix(c.name, ".instance") {
+			continue
+		}
+		tried++
+		if _, gives := s.releasesUnder(t, c.text); gives != (otherAccountPasses[c.name] != "") {
+			t.Errorf("%s: a machine of another account gets a PIN: %v", c.name, gives)
+		}
+	}
+	if tried < 60 {
+		t.Errorf("%d policies were tried", tried)
+	}
+}
+
 // tries has the broker use the policy, by its command and by its file, and has the machine
 // ask for the PIN; and has the policy's authorizations be signed, and looks whether the
 // machine's TPM would open under one. It says whether the policy is taken, and whether
 // the machine gets anything.
 func (s *site) tries(t *testing.T, text []byte, own *tpm.Evidence) (takes, gives bool) {
+	t.Helper()
+	signed, gives := s.releasesUnder(t, text)
+	if signed == nil {
+		return false, gives
+	}
+	if len(signed.TPM.References) > 0 && signed.Unproven == "" {
+		all, err := seal.AuthorizeReferences(sealer, signed.TPM, signed.Version)
+		if err != nil {
+			return true, gives
+		}
+		for _, a := range all {
+			gives = gives || opens(a, own)
+		}
+	}
+	return true, gives
+}
+
+// releasesUnder has the broker use the policy, by its command and by its file, and has the
+// machine ask for the PIN. It gives the policy if it is taken, and whether the PIN is given.
+func (s *site) releasesUnder(t *testing.T, text []byte) (signed *attest.SignedPolicy, gives bool) {
 	t.Helper()
 	file, public := formerly{s.key}.envelope(t, text), s.key.Public().(ed25519.PublicKey)
 	s.begins(t, nil, nil) // each policy is the first
@@ -114,22 +178,13 @@ func (s *site) tries(t *testing.T, text []byte, own *tpm.Evidence) (takes, gives
 		if got, _, err := s.client.Release(t.Context()); err == nil || got != nil || set == nil || fault.CodeOf(err) == fault.BrokerBusy {
 			t.Errorf("a policy that cannot be used releases the PIN: %v\n%s", set, text)
 		}
-		return false, false
+		return nil, false
 	}
 	got, _, err := s.client.Release(t.Context())
 	if gives = err == nil || got != nil; fault.CodeOf(err) == fault.BrokerBusy {
 		t.Fatal(err) // which says nothing about the policy
 	}
-	if len(signed.TPM.References) > 0 && signed.Unproven == "" {
-		all, err := seal.AuthorizeReferences(sealer, signed.TPM, signed.Version)
-		if err != nil {
-			return true, gives
-		}
-		for _, a := range all {
-			gives = gives || opens(a, own)
-		}
-	}
-	return true, gives
+	return signed, gives
 }
 
 // begins has the folder be one of a former release with that policy, of which a signed log

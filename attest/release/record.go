@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"holdfast/attest"
+	"holdfast/attest/ec2"
 )
 
 // Record is one line of the broker's log: what was decided about a machine, or what a
@@ -20,7 +21,7 @@ type Record struct {
 	Machine string    `json:"machine"`
 	Remote  string    `json:"remote"`
 	// Result is what happened; Code and Reason say why a release was refused. Reason is
-	// otherwise what the person wrote who did it.
+	// otherwise what the person wrote who did it, or by which rule a machine was admitted.
 	Result string `json:"result"`
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -35,6 +36,10 @@ type Record struct {
 
 	// Identity is who the machine is, by evidence that met the policy.
 	Identity *Identity `json:"identity,omitempty"`
+	// Instance is what EC2 says of it, and Owner the SHA-256 of the key that its launch file
+	// is signed by, in hexadecimal; both where the policy asks for the instance's identity.
+	Instance *ec2.Instance `json:"instance,omitempty"`
+	Owner    string        `json:"owner_sha256,omitempty"`
 	// Admission, Policy and State are what changed: which machine gets the PIN under that
 	// name from now on, the policy in force, or all at the beginning of a file.
 	Admission *Admission    `json:"admission,omitempty"`
@@ -82,7 +87,7 @@ type KeptPolicy struct {
 	// Key is its signer's.
 	Key  ed25519.PublicKey `json:"key"`
 	Name string            `json:"name"`
-	attest.PolicyID
+	attest.SignedID
 }
 
 // FormerRecord says what a file of the log follows on.

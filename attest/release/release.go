@@ -19,12 +19,13 @@ import (
 // Sealed releases a credential from the machine's own TPM.
 type Sealed struct {
 	TPM seal.TPM
-	// Blob is the sealed credential; or Bound is, and VolumeKey opens it together with the
+	// Object is the sealed credential; or Bound is, and VolumeKey opens it together with the
 	// TPM.
-	Blob           *seal.Blob
-	Bound          *seal.Bound
-	VolumeKey      []byte
-	Authorizations []seal.Authorization
+	Object    seal.Object
+	Bound     *seal.Bound
+	VolumeKey []byte
+	// By is what those have signed by whose signatures it opens.
+	By seal.Signed
 }
 
 // Release gives the credential, which the caller zeroizes, and what it was
@@ -32,9 +33,9 @@ type Sealed struct {
 // Errors: a [*fault.Fault].
 func (s *Sealed) Release(context.Context) (credential []byte, to string, err error) {
 	if s.Bound != nil {
-		credential, to, err = seal.UnsealBound(s.TPM, s.Bound, s.VolumeKey, s.Authorizations)
+		credential, to, err = seal.UnsealBound(s.TPM, s.Bound, s.VolumeKey, s.By)
 	} else {
-		credential, to, err = seal.Unseal(s.TPM, s.Blob, s.Authorizations)
+		credential, to, err = s.Object.Open(s.TPM, s.By)
 	}
 	if _, known := errors.AsType[*fault.Fault](err); err != nil && !known {
 		err = fault.Wrapf(fault.TPMFailed, err, "the TPM failed")

@@ -51,6 +51,8 @@ type site struct {
 	rate     int    // of requests by one address in a minute
 	// reference is what the machine has booted and measured.
 	reference tpm.Reference
+	// ofAccount has the machine show what EC2 says of it, as a policy of its own asks.
+	ofAccount bool
 }
 
 func (s *site) Write(p []byte) (int, error) {
@@ -127,6 +129,9 @@ func (s *site) policy() attest.Policy {
 func (s *site) collector() *attest.Collector {
 	c := s.platform.Collector()
 	c.Measurements = []tpm.Measurement{s.measured}
+	if s.ofAccount {
+		c.SetPolicy(&attest.SignedPolicy{Policy: attest.Policy{Instance: s.platform.OfAccount()}}) // which has it ask EC2
+	}
 	return c
 }
 

@@ -6,6 +6,8 @@ package simulation
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha512"
@@ -13,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +27,8 @@ import (
 
 	"holdfast/attest"
 	"holdfast/attest/device"
+	"holdfast/attest/ec2"
+	"holdfast/attest/ec2/ec2test"
 	"holdfast/attest/nitro"
 	"holdfast/attest/nitro/nitrotest"
 	"holdfast/attest/snp"
@@ -42,6 +47,9 @@ type Platform struct {
 	// ModuleID is what the NitroTPM's documents name; that of all simulated machines if
 	// empty.
 	ModuleID string
+	// Instance is what EC2 says of the machine; its ID is that in ModuleID if it is empty,
+	// and the rest that of all simulated machines.
+	Instance ec2.Instance
 
 	process *swtpm.Process
 	signer  *sevtest.AmdSigner
@@ -52,6 +60,35 @@ type Platform struct {
 
 // aws stands for AWS, of which there is one.
 var aws = sync.OnceValue(nitrotest.New)
+
+// ofEC2 signs identities of instances in its name.
+var ofEC2 = sync.OnceValue(ec2test.New)
+
+// What EC2 says of machines of which nothing else was asked for.
+const (
+	Account = "000000000000"
+	Image   = "ami-00000000000000000"
+)
+
+// identity gives the machine's signed identity.
+func (p *Platform) identity(context.Context) []byte {
+	i := p.Instance
+	for _, f := range []struct {
+		into *string
+		is   string
+	}{{&i.Type, "m6a.large"}, {&i.Image, Image}, {&i.Region, nitrotest.Region}, {&i.Zone, nitrotest.Region + "a"}, {&i.Account, Account}} {
+		*f.into = cmp.Or(*f.into, f.is)
+	}
+	if i.ID == "" {
+		i.ID, _, _ = strings.Cut(cmp.Or(p.ModuleID, nitrotest.ModuleID), "-tpm")
+	}
+	return ofEC2().Sign(i)
+}
+
+// OfAccount is the section of a policy that asks for the identity of simulated machines.
+func (p *Platform) OfAccount() *ec2.Policy {
+	return &ec2.Policy{Accounts: []string{Account}, Certificates: [][]byte{ofEC2().Certificate}}
+}
 
 // Boot powers the machine on. Its TPM's state is in the folder, which is made;
 // to boot from the same folder again is a reboot. The components are what it
@@ -126,7 +163,7 @@ func (p *Platform) Policy() attest.Policy {
 
 // Collector collects this machine's evidence.
 func (p *Platform) Collector() *attest.Collector {
-	return &attest.Collector{Report: snp.Source{Provider: p}, TPM: p.TPM, EventLog: p.EventLog, Nitro: p.document, Now: p.now}
+	return &attest.Collector{Report: snp.Source{Provider: p}, TPM: p.TPM, EventLog: p.EventLog, Nitro: p.document, Instance: p.identity, Now: p.now}
 }
 
 // Revoke gives a list of revocations, of one time and in force until another, by the root

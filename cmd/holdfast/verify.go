@@ -115,7 +115,7 @@ func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*ap
 		return nil, err
 	}
 	x := attest.Expectation{Signed: policy.signed, Roots: a.roots}
-	if x.Endorsements, err = f.endorsements(); err != nil {
+	if x.Endorsements, err = (endorsementFiles{f.crls, f.tcb, f.policyKey}).read("--", a.roots); err != nil {
 		return nil, err
 	}
 	if err := f.expectLaunch(&x); err != nil {
@@ -170,26 +170,38 @@ func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*ap
 	return &appraised{verdict: attest.Verify(evidence, policy.policy, x), rows: sourceRows("the file "+args[0], text, x)}, nil
 }
 
-// endorsements reads what the verifier has of its own. What cannot be used is an error,
-// and nothing is left out in silence.
-func (f *verifyFlags) endorsements() (own attest.Endorsements, err error) {
+// endorsementFiles are the files with what a verifier has of its own: lists of revocations,
+// and a TCB recovery file that the key of the policy's signer has signed.
+type endorsementFiles struct {
+	crls     []string
+	tcb, key string
+}
+
+// read reads the files. What cannot be used is an error that names the option, of which the
+// caller gives how it begins, empty for one in a configuration; nothing is left out in silence. Nil roots trust the makers of
+// processors.
+func (f endorsementFiles) read(option string, roots *attest.Roots) (own attest.Endorsements, err error) {
 	for _, path := range f.crls {
 		list, err := cli.ReadInput(path)
 		if err == nil {
-			_, err = attest.ReadRevocations(list, nil)
+			_, err = attest.ReadRevocations(list, roots)
 		}
 		if err != nil {
-			return own, fmt.Errorf("--crl %s: %w", path, err)
+			return own, fmt.Errorf("%scrl %s: %w", option, path, err)
 		}
 		own.Revocations = append(own.Revocations, list)
 	}
 	if f.tcb == "" {
 		return own, nil
 	}
-	if f.policyKey == "" {
-		return own, errors.New("--tcb needs --policy-key: the policy's signer must have signed the file")
+	if f.key == "" {
+		key := "policy_key"
+		if option != "" {
+			key = "--policy-key"
+		}
+		return own, fmt.Errorf("%stcb needs %s: the policy's signer must have signed the file", option, key)
 	}
-	own.Recovery, err = readRecovery(f.tcb, f.policyKey)
+	own.Recovery, err = readRecovery(f.tcb, f.key)
 	return own, err
 }
 

@@ -41,6 +41,22 @@ type watchPolicy struct {
 	Policy    string `toml:"policy"`
 	PolicyKey string `toml:"policy_key"`
 	CA        string `toml:"ca"`
+	// CRL are lists of revocations, TCB a TCB recovery file of the policy's signer. Both are
+	// read again at each look.
+	CRL []string `toml:"crl"`
+	TCB string   `toml:"tcb"`
+}
+
+func (p *watchPolicy) paths() []*string {
+	paths := []*string{&p.Policy, &p.PolicyKey, &p.CA, &p.TCB}
+	for i := range p.CRL {
+		paths = append(paths, &p.CRL[i])
+	}
+	return paths
+}
+
+func (p *watchPolicy) endorsements() endorsementFiles {
+	return endorsementFiles{p.CRL, p.TCB, p.PolicyKey}
 }
 
 type watchMachine struct {
@@ -208,10 +224,9 @@ func readWatchConfig(file string) (*watchConfig, error) {
 // resolve has paths begin at the folder of the configuration, and machines have the policy of
 // all if they have none of their own.
 func (c *watchConfig) resolve(dir string) {
-	paths := []*string{&c.State, &c.Policy, &c.PolicyKey, &c.CA, &c.Webhook.SecretFile, &c.Webhook.CA}
+	paths := append([]*string{&c.State, &c.Webhook.SecretFile, &c.Webhook.CA}, c.paths()...)
 	for i := range c.Machines {
-		m := &c.Machines[i]
-		paths = append(paths, &m.Policy, &m.PolicyKey, &m.CA)
+		paths = append(paths, c.Machines[i].paths()...)
 	}
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
@@ -222,6 +237,12 @@ func (c *watchConfig) resolve(dir string) {
 		m := &c.Machines[i]
 		if m.Policy == "" && m.PolicyKey == "" {
 			m.Policy, m.PolicyKey = c.Policy, c.PolicyKey
+			if m.TCB == "" {
+				m.TCB = c.TCB // which the signer of the policy has signed
+			}
+		}
+		if m.CRL == nil {
+			m.CRL = c.CRL
 		}
 		if m.CA == "" {
 			m.CA = c.CA
@@ -242,10 +263,12 @@ func inTOML(file string, err error) error {
 	return fmt.Errorf("%s: %w", file, err)
 }
 
-// judgement is how a machine is judged: by which policy, and by which authorities.
+// judgement is how a machine is judged: by which policy, which authorities, and what the
+// watcher has of its own.
 type judgement struct {
 	policy *policyFile
 	roots  *x509.CertPool
+	own    endorsementFiles
 }
 
 // watcher makes the watcher of a configuration.
@@ -270,12 +293,20 @@ func (a *admin) watcher(cmd *cobra.Command, file string) (*watch.Watcher, error)
 		if j.roots, err = readRoots(m.CA); err != nil {
 			return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 		}
+		j.own = m.endorsements()
+		if _, err := j.own.read("", a.roots); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", m.Name, err)
+		}
 		judges[m.Name] = j
 		w.Machines = append(w.Machines, watch.Machine{Name: m.Name, Address: m.URL})
 	}
 	w.Ask = func(ctx context.Context, m watch.Machine) (*watch.Seen, error) {
 		j := judges[m.Name]
-		o, err := verifyOnline(ctx, &ask.Asker{Roots: j.roots}, m.Address, j.policy.policy, attest.Expectation{Signed: j.policy.signed, Roots: a.roots})
+		own, err := j.own.read("", a.roots)
+		if err != nil {
+			return nil, errors.New(cli.NewFailure(err).Message)
+		}
+		o, err := verifyOnline(ctx, &ask.Asker{Roots: j.roots}, m.Address, j.policy.policy, attest.Expectation{Signed: j.policy.signed, Endorsements: own, Roots: a.roots})
 		if err != nil {
 			return nil, errors.New(cli.NewFailure(err).Message)
 		}

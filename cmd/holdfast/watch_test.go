@@ -15,7 +15,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"holdfast/attest"
+	"holdfast/attest/snp"
 	"holdfast/attest/watch"
 )
 
@@ -152,6 +155,59 @@ func TestWatch(t *testing.T) {
 	}
 	if len(ids) != len(r.posts) || types[0] != "watch.alarm" || types[1] != "watch.alarm_over" {
 		t.Errorf("%d posts, %d IDs: %v", len(r.posts), len(ids), types)
+	}
+}
+
+// TestWatchEndorsements: the watch judges by its own lists of revocations and its own floors,
+// as they are at each look; a machine's own take the place of those of all.
+func TestWatchEndorsements(t *testing.T) {
+	m := simulated(t)
+	if err := os.Mkdir(filepath.Join(m.dir, "seen"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	list := func(name string, revokes bool) {
+		t.Helper()
+		der, err := m.platform.Revoke(time.Now().Add(-time.Hour), time.Now().Add(time.Hour), revokes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write(name, der)
+	}
+	list("good.crl", false)
+	list("revokes.crl", true)
+	recovery := func(level uint8) {
+		t.Helper()
+		file, err := attest.SignRecovery(&attest.Recovery{Format: attest.RecoveryFormat, Name: "a test", Version: 1,
+			SNP: []snp.Floor{{Product: "Milan", From: time.Now().Add(-time.Hour), TCB: &snp.TCB{SNP: level}}}}, m.signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write("tcb.signed", file)
+	}
+	recovery(29)
+	config := func(all, own string) string {
+		return m.write("watch.toml", fmt.Appendf(nil, "state = \"seen\"\npolicy = \"policy.signed\"\npolicy_key = \"signer.pub\"\n%s\n[[machine]]\nname = \"eu-1\"\nurl = %q\n%s\n", all, m.server.URL, own))
+	}
+	look := func(file string, code int, checks ...string) {
+		t.Helper()
+		c := m.call("watch", "--config", file, "--once")
+		var l watch.Look
+		if err := json.Unmarshal([]byte(c.stdout), &l); err != nil || c.code != code || !slices.Equal(l.Checks, checks) {
+			t.Errorf("exit code %d, checks %v, want %d and %v: %v: %s%s", c.code, l.Checks, code, checks, err, c.stdout, c.stderr)
+		}
+	}
+	look(config(`crl = ["good.crl"]`+"\ntcb = \"tcb.signed\"", ""), 0)
+	look(config(`crl = ["good.crl", "revokes.crl"]`, ""), 1, "E_SNP_CRL")
+	look(config(`crl = ["revokes.crl"]`, `crl = ["good.crl"]`), 0)
+	recovery(30)
+	look(config(`tcb = "tcb.signed"`, ""), 1, "E_SNP_TCB")
+	for all, says := range map[string]string{`crl = ["absent"]`: "absent: no such file", `crl = ["watch.toml"]`: "crl ", `tcb = "watch.toml"`: "watch.toml"} {
+		if c := m.call("watch", "--config", config(all, ""), "--once"); c.code != 2 || !strings.Contains(c.stderr, says) {
+			t.Errorf("%s: exit code %d: %s", all, c.code, c.stderr)
+		}
+	}
+	if c := m.call("watch", "--config", m.write("none.toml", fmt.Appendf(nil, "state = \"seen\"\ntcb = \"tcb.signed\"\n[[machine]]\nname = \"m\"\nurl = %q\n", m.server.URL)), "--once"); c.code != 2 || !strings.Contains(c.stderr, "tcb needs policy_key") {
+		t.Errorf("without a policy: exit code %d: %s", c.code, c.stderr)
 	}
 }
 

@@ -187,6 +187,9 @@ func proofActions() []action {
 		post(operation.Seal, func(f *form) operation.SealRequest {
 			return operation.SealRequest{PIN: operation.Secret(f.secret("pin")), Admission: f.hidden("admission")}
 		}, then{done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."}),
+		post(operation.InstallPolicy, func(f *form) operation.PolicyFiles {
+			return operation.PolicyFiles{Policy: f.text("policy"), Authorizations: f.text("authorizations"), Approvals: f.text("approvals")}
+		}, then{done: "The policy is installed. A machine that serves is judged by it now; one that is locked, at its next start."}),
 		post(operation.RevokePolicies, func(f *form) operation.Revocation {
 			return operation.Revocation{Below: uint64(f.whole("below"))}
 		}, then{done: "Older policies are revoked: the TPM refuses them from now on."}),

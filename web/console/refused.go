@@ -72,12 +72,25 @@ func (c *console) takeUp(w http.ResponseWriter, p *page, id string, make func(p 
 // status is the HTTP status of the page that shows it.
 func (k *kept) status() int {
 	switch k.Code {
-	case fault.Invalid, fault.ReasonMissing, fault.Exists, fault.AdmissionChanged, fault.AdmissionUnconfirmed:
+	case fault.ReasonMissing, fault.AdmissionChanged, fault.AdmissionUnconfirmed:
 		return http.StatusUnprocessableEntity
 	case "", fault.Unauthenticated: // nothing was wrong with it, or that is over
 		return http.StatusOK
 	}
+	if ofInput(k.Code) {
+		return http.StatusUnprocessableEntity
+	}
 	return statusOfPage(&fault.Fault{Code: k.Code})
+}
+
+// ofInput says whether a code is about what was entered: what was given cannot be read, or those
+// who have signed it did not sign that.
+func ofInput(c fault.Code) bool {
+	switch c {
+	case fault.Invalid, fault.Exists, fault.PolicyFile, fault.PolicyUnproven, fault.PolicyVersion, fault.SealFile, fault.SealSignature:
+		return true
+	}
+	return false
 }
 
 // errorTitle is the title of a page that says what was wrong.
@@ -153,7 +166,7 @@ func (f *failure) about(x *ui.Field, fields int) bool {
 	if f.Field != "" {
 		return f.Field == x.Name
 	}
-	if f.Code != fault.Invalid && f.Code != fault.Exists {
+	if !ofInput(f.Code) {
 		return false
 	}
 	subject := strings.TrimPrefix(f.Message, `"`)

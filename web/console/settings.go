@@ -2,12 +2,14 @@ package console
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
@@ -21,6 +23,10 @@ type settingsData struct {
 	// backup asks for a backup where another person must approve it; nil where nobody must.
 	backup                 *ui.Form
 	share, unshare, revoke ui.Form
+	// policy is the one by which the machine is judged; nil if there is none.
+	policy        *operation.AppraisalPolicy
+	noPolicy      string // why there is none
+	installPolicy ui.Form
 	administers            bool
 	now                    time.Time
 	status                 operation.Status
@@ -47,6 +53,9 @@ func settings(p *page) (*view, error) {
 		f := p.form(operation.Backup, "", ui.Form{Kind: "quiet", Note: "Once it is approved, you download it from the page of the request, once."})
 		d.backup = &f
 	}
+	if err := d.appraisal(p); err != nil {
+		return nil, err
+	}
 	d.testNotices = p.form(operation.TestNotices, "", ui.Form{Kind: "quiet"})
 	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
@@ -59,6 +68,48 @@ func settings(p *page) (*view, error) {
 	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: true, Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
 		Fields: []ui.Field{{Name: "below", Label: "Refuse versions below", Type: "number", Min: "1", Required: true}}})
 	return &view{title: "Settings", body: settingsPage(d)}, nil
+}
+
+// appraisal looks at the appraisal policy.
+func (d *settingsData) appraisal(p *page) error {
+	policy, err := read(p, operation.ShowAppraisalPolicy, operation.Nothing{})
+	switch fault.CodeOf(err) {
+	case "":
+		d.policy = &policy
+	case fault.PolicyFile, fault.PolicyUnproven, fault.Conflict:
+		d.noPolicy = p.c.message(p.Request, err)
+	default:
+		return err
+	}
+	file := func(name, label, hint string) ui.Field {
+		return ui.Field{Name: name, Label: label, Type: "textarea", File: true, Mono: true, Rows: 4, Hint: hint}
+	}
+	policyFile := file("policy", "Signed policy", "what holdfast policy sign has written")
+	policyFile.Required = true
+	d.installPolicy = p.form(operation.InstallPolicy, "", ui.Form{Folded: true, Kind: "quiet", Note: "It counts by its signature and its version. A machine that serves is judged by it at once; if it does not meet it, keys serve for the time of attestation.lease.",
+		Fields: []ui.Field{policyFile,
+			file("authorizations", "Authorizations", "the publisher's file, where the machine's TPM releases the PIN; empty leaves those that there are"),
+			file("approvals", "Approvals", "the owner's file, on a machine that has an owner; empty leaves those that there are")}})
+	return nil
+}
+
+// facts are those of the policy.
+func (d *settingsData) policyFacts() []ui.Fact {
+	a := d.policy
+	from, force := "the image", "at the next start, or when evidence is renewed"
+	if a.Installed {
+		from = "installed"
+	}
+	if a.InForce {
+		force = "yes"
+	}
+	facts := []ui.Fact{{Term: "Policy", Value: fmt.Sprintf("%s, version %d", a.Name, a.Version)}, {Term: "From", Value: from}, {Term: "In force", Value: force},
+		{Term: "Policy SHA-256", Value: a.SHA256, Mono: true, Copy: true}, {Term: "Policy signed by", Value: a.Signer, Mono: true},
+		{Term: "Installed authorizations", Value: ui.Count(a.Authorizations)}, {Term: "Installed approvals", Value: ui.Count(a.Approvals)}}
+	if a.Unproven != "" {
+		facts = append(facts, ui.Fact{Term: "Unproven", Value: a.Unproven})
+	}
+	return facts
 }
 
 func certificateRequested(_ *page, r operation.SigningRequest) (*view, error) {

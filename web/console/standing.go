@@ -143,6 +143,15 @@ func thing[In, Out any](o *operation.Operation[In, Out], of func(p *page) In) sh
 	}
 }
 
+// judged is the policy by which the machine is judged, or why there is none.
+func judged(p *page) (any, error) {
+	policy, err := read(p, operation.ShowAppraisalPolicy, operation.Nothing{})
+	if err != nil {
+		return fault.CodeOf(err), nil
+	}
+	return mark(policy), nil
+}
+
 // admitted is who can act and what decides, as far as the page of the state shows it.
 func admitted(p *page) (any, error) {
 	a, err := admission(p)

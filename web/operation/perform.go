@@ -62,6 +62,8 @@ type Options struct {
 	// ActivityPeers has what other nodes have counted; nil if there is no fleet.
 	ActivityPeers ActivityPeers
 	Site          Site
+	// Policies are the appraisal policies of this machine.
+	Policies Policies
 	// Notices tells people of requests for approval; nil if nobody is told.
 	Notices Notices
 	// Decided, if given, counts requests for approval: each by the state that it comes to, and

@@ -76,3 +76,35 @@ func (s Site) ShareCertificate(ctx context.Context, chain string, key []byte) (o
 func (s Site) UnshareCertificate(ctx context.Context) (operation.Certificate, error) {
 	return s.Served, s.CheckUnshare(ctx)
 }
+
+// Policies are of a machine that takes files of the text "good" alone.
+type Policies struct{ Now operation.AppraisalPolicy }
+
+// AppraisalPolicy gives Now.
+func (p *Policies) AppraisalPolicy(context.Context) (operation.AppraisalPolicy, error) {
+	return p.Now, nil
+}
+
+// CheckPolicy refuses any but the text "good".
+func (p *Policies) CheckPolicy(_ context.Context, given operation.PolicyFiles) ([]string, error) {
+	if given.Policy != goodChain {
+		return nil, fault.Errorf(fault.PolicyFile, "policy: it is not a signed file")
+	}
+	if given.Authorizations != "" && given.Authorizations != goodChain {
+		return nil, fault.Errorf(fault.SealFile, "authorizations: it is no file of them")
+	}
+	if given.Approvals != "" && given.Approvals != goodChain {
+		return nil, fault.Errorf(fault.SealFile, "approvals: it is no file of them")
+	}
+	return []string{"It may run any code."}, nil
+}
+
+// InstallPolicy raises the version of Now, unless it is refused.
+func (p *Policies) InstallPolicy(ctx context.Context, given operation.PolicyFiles) error {
+	if _, err := p.CheckPolicy(ctx, given); err != nil {
+		return err
+	}
+	p.Now.Version++
+	p.Now.Installed = true
+	return nil
+}

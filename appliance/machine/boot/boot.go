@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -14,6 +15,7 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
+	"holdfast/attest/release"
 )
 
 // faultOf gives err as a fault; an error that is none was not foreseen.
@@ -50,6 +52,9 @@ type Options struct {
 	Probe func(ctx context.Context, p *attest.Policy) (*attest.Collector, error)
 	// Policy reads the appraisal policy.
 	Policy func() (*attest.SignedPolicy, error)
+	// Ignored, if given, says which file of policies is there and does not count; nil if
+	// each does. It is a step of the boot, which goes on.
+	Ignored func() *fault.Fault
 	// Endorsements, if given, reads what the appliance has of its own besides the policy.
 	// Errors: [*fault.Fault].
 	Endorsements func() (attest.Endorsements, error)
@@ -66,7 +71,7 @@ type Options struct {
 	// Measured, if given, is called before each attempt at the release, when the machine
 	// has been appraised by the policy and the TPM is not capped yet. With an
 	// error nothing is released.
-	Measured func(ctx context.Context, c *attest.Collector, policy PolicyID) error
+	Measured func(ctx context.Context, c *attest.Collector, policy attest.SignedID) error
 	// Release is asked for the HSM's credential.
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.
@@ -102,6 +107,8 @@ type Boot struct {
 	o    Options
 	id   string
 	wake chan struct{} // ends a pause between attempts
+	// renewal says that evidence is to be renewed now.
+	renewal atomic.Bool
 
 	// Of the goroutine of Run.
 	seq        int
@@ -114,9 +121,14 @@ type Boot struct {
 	// capped says that the PCR was capped when this boot began, by a process before.
 	capped bool
 
+	// taker takes a PIN from the machine's owner; giving is held while it does.
+	taker  *release.Taker
+	giving sync.Mutex
+
 	mu        sync.Mutex
 	collector *attest.Collector
 	status    progress.Status
+	given     string // who gave the PIN in this boot, for people; empty if nobody did
 }
 
 // New makes a boot that has not begun.
@@ -138,8 +150,11 @@ func New(o Options) *Boot {
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1)}
+	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1), taker: release.NewTaker()}
 	b.status = progress.Status{Boot: b.id, State: progress.Probe, Since: b.o.Now().UTC()}
+	if s, ok := o.Release.(*SealedRelease); ok && s.Owned != nil {
+		b.status.Owner = attest.KeyID(s.Owned.PolicyKey)
+	}
 	return b
 }
 
@@ -196,7 +211,7 @@ func (b *Boot) step(ctx context.Context, state progress.State, do func(context.C
 			return nil
 		}
 		f := faultOf(err)
-		if f.Class() != fault.TryAgain || ctx.Err() != nil {
+		if again := f.Class() == fault.TryAgain || errors.As(err, new(awaitsPIN)); !again || ctx.Err() != nil {
 			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
 			return f
 		}
@@ -299,7 +314,7 @@ func (b *Boot) Status() progress.Status {
 // [attest.MaxNonce] bytes), in every state. Errors: [ErrNoPlatform]; or what the
 // hardware says.
 func (b *Boot) Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error) {
-	e, _, err := b.fresh(ctx, nonce)
+	e, _, err := b.fresh(ctx, nonce, nil)
 	return e, err
 }
 
@@ -307,7 +322,7 @@ func (b *Boot) Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, er
 // policy in force, or the default policy while there is none. Errors are those of
 // [Boot.Evidence]; evidence that fails is none.
 func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error) {
-	e, key, err := b.fresh(ctx, nonce)
+	e, key, err := b.fresh(ctx, nonce, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -323,8 +338,9 @@ func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *a
 	return e, attest.Verify(e, &signed.Policy, x), nil
 }
 
-// fresh makes evidence, and gives the TLS key that it names.
-func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byte, error) {
+// fresh makes evidence that names the release key, if there is one, and gives the TLS key
+// that it names.
+func (b *Boot) fresh(ctx context.Context, nonce, releaseKey []byte) (*attest.Evidence, []byte, error) {
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
@@ -335,6 +351,6 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	if err != nil {
 		return nil, nil, err
 	}
-	e, err := c.Collect(ctx, nonce, key, nil)
+	e, err := c.Collect(ctx, nonce, key, releaseKey)
 	return e, key, err
 }

@@ -348,12 +348,12 @@ func TestRefused(t *testing.T) {
 	for code, wrong := range map[string]func(s *site){
 		string(fault.PolicyFile): func(s *site) { s.policyErr = errors.New("a broken file") },
 		string(fault.PolicyVersion): func(s *site) {
-			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), boot.PolicyID{Version: 2}); err != nil {
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), attest.SignedID{Version: 2}); err != nil {
 				t.Fatal(err)
 			}
 		},
 		string(fault.PolicyVersion) + "  ": func(s *site) { // another policy of the same version
-			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), boot.PolicyID{Version: 1, Digest: bytes.Repeat([]byte{1}, 32)}); err != nil {
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), attest.SignedID{Version: 1, Digest: bytes.Repeat([]byte{1}, 32)}); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -230,7 +230,7 @@ func TestCappedAlsoThen(t *testing.T) {
 	for name, wrong := range map[string]func(s *site){
 		"no policy": func(s *site) { s.policyErr = errors.New("a broken file") },
 		"an older policy": func(s *site) {
-			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), boot.PolicyID{Version: 2}); err != nil {
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), attest.SignedID{Version: 2}); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -1,10 +1,10 @@
 package boot
 
 import (
-	"crypto/ed25519"
-	"fmt"
+	"context"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/policies"
 	"holdfast/attest"
 )
 
@@ -16,7 +16,7 @@ import (
 func EndorsementFiles(crl, tcb, key string, roots *attest.Roots) func() (attest.Endorsements, error) {
 	return func() (own attest.Endorsements, err error) {
 		if crl != "" {
-			list, err := readFile(crl)
+			list, err := policies.ReadFile(crl)
 			if err == nil {
 				_, err = attest.ReadRevocations(list, roots)
 			}
@@ -35,38 +35,40 @@ func EndorsementFiles(crl, tcb, key string, roots *attest.Roots) func() (attest.
 }
 
 func readRecovery(file, key string) (*attest.SignedRecovery, error) {
-	public, err := readPublicKey(key)
+	public, err := policies.ReadPolicyKey(key)
 	if err != nil {
 		return nil, err
 	}
-	ed, ok := public.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%s is a %T; TCB recovery files are signed with Ed25519", key, public)
-	}
-	text, err := readFile(file)
+	text, err := policies.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	return attest.OpenRecovery(text, ed)
+	return attest.OpenRecovery(text, public)
 }
 
-// endorse reads what there is now. A TCB recovery file that was in force since the start
-// gives way to none, and to another by the rule for policies alone.
-func (b *Boot) endorse() error {
-	if b.o.Endorsements == nil {
-		return nil
-	}
-	own, err := b.o.Endorsements()
-	if err != nil {
-		return err
-	}
-	if now := b.own.Recovery; now != nil {
-		if own.Recovery == nil {
-			return fault.Errorf(fault.RecoveryFile, "the TCB recovery file %q, version %d, was in force, and there is none now; put it back", now.Name, now.Version)
+// endorse reads what there is now. A TCB recovery file that was in force, also before this
+// start, gives way to none, and to another by the rule for policies alone.
+func (b *Boot) endorse(ctx context.Context) error {
+	var own attest.Endorsements
+	if b.o.Endorsements != nil {
+		var err error
+		if own, err = b.o.Endorsements(); err != nil {
+			return err
 		}
-		if err := now.ID().CheckNext(own.Recovery.ID()); err != nil {
-			return fault.Wrapf(fault.RecoveryFile, err, "the TCB recovery file cannot be used")
-		}
+	}
+	var next attest.SignedID
+	if own.Recovery != nil {
+		next = own.Recovery.ID()
+	}
+	highest, err := b.o.Journal.RaiseRecovery(ctx, next)
+	switch {
+	case err != nil:
+		return fault.Wrapf(fault.RecoveryFile, err, "the database does not tell which TCB recovery file there was before")
+	case own.Recovery == nil && highest.Version > 0:
+		return fault.Errorf(fault.RecoveryFile, "the TCB recovery file of version %d, with the SHA-256 %x, was in force, and there is none now; put it back, and name it in attestation.tcb", highest.Version, highest.Digest)
+	}
+	if err := highest.CheckNext(next); err != nil {
+		return fault.Wrapf(fault.RecoveryFile, err, "the TCB recovery file cannot be used")
 	}
 	b.mu.Lock()
 	b.own = own

@@ -16,8 +16,28 @@ type Journal interface {
 	RecordBootStep(ctx context.Context, b progress.Step) error
 	// RaisePolicyVersion notes that the machine has that appraisal policy, and gives the
 	// one of the highest version that it has had: of two of one version the first.
-	RaisePolicyVersion(ctx context.Context, policy PolicyID) (highest PolicyID, err error)
+	RaisePolicyVersion(ctx context.Context, policy attest.SignedID) (highest attest.SignedID, err error)
+	// RaiseRecovery does the same for the TCB recovery file, which is of version 0 where the
+	// machine has none.
+	RaiseRecovery(ctx context.Context, recovery attest.SignedID) (highest attest.SignedID, err error)
 }
 
-// PolicyID is [attest.PolicyID].
-type PolicyID = attest.PolicyID
+// Noted are the signed texts that a machine is appraised by, and exchanges for newer ones
+// alone. Recovery is of version 0 if there is no TCB recovery file.
+type Noted struct{ Policy, Recovery attest.SignedID }
+
+// Is says whether both are the same, byte for byte.
+func (n Noted) Is(other Noted) bool {
+	return n.Policy.Is(other.Policy) && n.Recovery.Is(other.Recovery)
+}
+
+// With gives what is noted with what the other one has.
+func (n Noted) With(other Noted) Noted {
+	if other.Policy.Version > 0 {
+		n.Policy = other.Policy
+	}
+	if other.Recovery.Version > 0 {
+		n.Recovery = other.Recovery
+	}
+	return n
+}

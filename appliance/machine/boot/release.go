@@ -3,12 +3,14 @@ package boot
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/policies"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm"
@@ -22,48 +24,118 @@ type SealedRelease struct {
 	Blob string
 	// Authorizations is the file of the signed PCR policies.
 	Authorizations string
+	// Installed is the folder of those that came in over the network (package policies);
+	// empty for none.
+	Installed string
 	// Key is the file of the public key (PEM, P-256) that signs them.
 	Key string
 	// VolumeKey gives the key that is derived from the state volume's, to which the
 	// credential is sealed besides; nil on a machine without a state volume. A
 	// [*fault.Fault].
 	VolumeKey func() ([]byte, error)
+	// Owned, if given, is what the machine's owner adds: the credential is sealed to the
+	// owner besides, and one that is not is refused.
+	Owned *OwnedRelease
+}
+
+// OwnedRelease is a release that the machine's owner has to agree to.
+type OwnedRelease struct {
+	// Key is the owner's key for TPMs, PolicyKey the one that signs launch files, and the PIN
+	// that the owner gives; as the launch file has them.
+	Key       *ecdsa.PublicKey
+	PolicyKey ed25519.PublicKey
+	// Approvals is the file of what the owner has approved, Successions that of the
+	// successions of the owner's keys; neither need be there.
+	Approvals, Successions string
 }
 
 // Release implements [Releaser].
 func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
-	text, err := readFile(s.Blob)
+	text, err := policies.ReadFile(s.Blob)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with holdfast seal")
+		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with %s", s.command())
 	}
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
 	}
 	sealed, err := s.read(text)
 	if err != nil {
-		return nil, "", err
+		return nil, "", s.another(err)
 	}
-	if sealed.Authorizations, err = s.ReadAuthorizations(); err != nil {
+	if sealed.By, err = s.signed(); err != nil {
 		return nil, "", err
 	}
 	sealed.TPM = c.TPM
 	credential, to, err := sealed.Release(ctx)
 	if err != nil {
-		return nil, "", notReleased(err)
+		return nil, "", s.another(notReleased(err))
 	}
 	return credential, to + "; " + howSealed(sealed), nil
+}
+
+// command is how the credential is given.
+func (s *SealedRelease) command() string {
+	if s.Owned != nil {
+		return "holdfast pin give, as the owner of this machine"
+	}
+	return "holdfast seal"
+}
+
+// signed reads what was signed for the machine.
+func (s *SealedRelease) signed() (by seal.Signed, err error) {
+	if by.Authorizations, err = s.ReadAuthorizations(); err != nil || s.Owned == nil {
+		return by, err
+	}
+	by.Owner = s.Owned.Key
+	for file, parse := range map[string]func([]byte) error{
+		s.Owned.Approvals:   func(text []byte) (err error) { by.Approvals, err = seal.ParseAuthorizations(text); return err },
+		s.Owned.Successions: func(text []byte) (err error) { by.Successions, err = seal.ParseSuccessions(text); return err },
+	} {
+		text, err := policies.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the TPM refuses without what is needed
+		}
+		if err == nil {
+			err = parse(text)
+		}
+		if err != nil {
+			return by, unusable(file, err)
+		}
+	}
+	return by, nil
+}
+
+// awaitsPIN is why the sealed PIN is none of this machine's, where its owner can give
+// another: the boot waits for it, as it does where there is none.
+type awaitsPIN struct{ *fault.Fault }
+
+// Unwrap gives the fault.
+func (a awaitsPIN) Unwrap() error { return a.Fault }
+
+// another says of a sealed PIN that its owner can give another. A machine without an owner
+// is restarted for that, but no owner gives a PIN to a machine whose TPM is capped.
+func (s *SealedRelease) another(err error) error {
+	f, ok := errors.AsType[*fault.Fault](err)
+	if !ok || s.Owned == nil {
+		return err
+	}
+	switch f.Code {
+	case fault.SealFile, fault.SealMade, fault.SealTPM, fault.SealVolume, fault.SealOwner:
+		return awaitsPIN{f}
+	}
+	return err
 }
 
 // howSealed says what the TPM has certified of how the credential was sealed, for people
 // who look into it: which system did.
 func howSealed(s *release.Sealed) string {
-	blob := s.Blob
+	object := s.Object
 	if s.Bound != nil {
-		blob = &s.Bound.Object
+		object = s.Bound.Object
 	}
-	made := blob.Made.PCRs["sha384"]
+	made := object.Proof().PCRs["sha384"]
 	if made == nil {
-		made = blob.Made.PCRs["sha256"]
+		made = object.Proof().PCRs["sha256"]
 	}
 	var was []string
 	for _, n := range []int{4, 11, tpm.ApplicationPCR} {
@@ -76,14 +148,14 @@ func howSealed(s *release.Sealed) string {
 // not taken: whoever puts another volume there could put one beside it.
 func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
 	if s.VolumeKey == nil {
-		blob, err := seal.ParseBlob(text)
+		object, err := seal.ParseObject(text)
 		if errors.Is(err, seal.ErrBound) {
 			return nil, fault.Wrapf(fault.SealVolume, err, "%s needs the state volume that it was sealed on, and this machine has none (state.volume)", s.Blob)
 		}
 		if err != nil {
 			return nil, unusable(s.Blob, err)
 		}
-		return &release.Sealed{Blob: blob}, nil
+		return &release.Sealed{Object: object}, nil
 	}
 	bound, err := seal.ParseBound(text)
 	if errors.Is(err, seal.ErrUnbound) {
@@ -101,11 +173,11 @@ func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
 
 // ReadAuthorizations reads the signed PCR policies; a [*fault.Fault].
 func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
-	text, err := readFile(s.Authorizations)
+	key, err := s.ReadKey()
 	if err != nil {
-		return nil, unusable(s.Authorizations, err)
+		return nil, unusable(s.Key, err)
 	}
-	authorizations, err := seal.ParseAuthorizations(text)
+	authorizations, err := policies.Authorizations(s.Authorizations, s.Installed, key)
 	if err != nil {
 		return nil, unusable(s.Authorizations, err)
 	}
@@ -113,7 +185,7 @@ func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
 }
 
 // ReadKey reads the public key that signs them.
-func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return readSealKey(s.Key) }
+func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return policies.ReadSealKey(s.Key) }
 
 // notReleased says of a refusal of the TPM or of the broker what it refuses.
 func notReleased(err error) error {
@@ -130,15 +202,19 @@ func unusable(file string, err error) *fault.Fault {
 
 // seal seals the credential to the TPM, in place of one that there may be.
 func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
-	key, err := readSealKey(s.Key)
+	key, err := s.ReadKey()
 	if err != nil {
 		return err
 	}
+	to := seal.Signers{Publisher: key}
+	if s.Owned != nil {
+		to.Owner = s.Owned.Key
+	}
 	var blob interface{ Encode() ([]byte, error) }
 	if s.VolumeKey == nil {
-		blob, err = seal.Seal(c.TPM, key, seal.Credential, credential)
+		blob, err = to.Seal(c.TPM, seal.Credential, credential)
 	} else {
-		blob, err = s.bind(c, key, credential)
+		blob, err = s.bind(c, to, credential)
 	}
 	if err != nil {
 		return err
@@ -151,24 +227,12 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 }
 
 // bind seals the credential to the TPM and to the state volume.
-func (s *SealedRelease) bind(c *attest.Collector, key *ecdsa.PublicKey, credential []byte) (*seal.Bound, error) {
+func (s *SealedRelease) bind(c *attest.Collector, to seal.Signers, credential []byte) (*seal.Bound, error) {
 	volumeKey, err := s.VolumeKey()
 	if err != nil {
 		return nil, err
 	}
-	return seal.SealBound(c.TPM, key, seal.Credential, credential, volumeKey)
-}
-
-func readSealKey(file string) (*ecdsa.PublicKey, error) {
-	key, err := readPublicKey(file)
-	if err != nil {
-		return nil, err
-	}
-	public, ok := key.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%s is a %T; PCR policies are signed with ECDSA on P-256", file, key)
-	}
-	return public, nil
+	return seal.SealBound(c.TPM, to, seal.Credential, credential, volumeKey)
 }
 
 // BrokerRelease has a broker release the credential, to fresh evidence.
@@ -194,8 +258,17 @@ func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, 
 
 // Seal seals the HSM's credential to this machine's TPM, in place of one that
 // there may be. A boot that waits for it goes on. Errors: [*fault.Fault],
-// fault.Conflict where a broker releases the credential, or nothing does.
+// fault.Conflict where a broker releases the credential, or nothing does;
+// fault.SealByOwner on a machine whose owner alone gives it.
 func (b *Boot) Seal(_ context.Context, credential []byte) error {
+	if _, sealed := b.o.Release.(*SealedRelease); sealed && b.o.Launch != nil {
+		return fault.Errorf(fault.SealByOwner, "no PIN is taken here: the owner of this machine gives it with holdfast pin give, which checks the machine before")
+	}
+	return b.sealTo(credential)
+}
+
+// sealTo is [Boot.Seal], whoever gives the credential.
+func (b *Boot) sealTo(credential []byte) error {
 	if n, ok := b.o.Release.(NoRelease); ok {
 		return fault.Errorf(fault.Conflict, "no PIN is taken: %s", n.Why)
 	}

@@ -33,7 +33,7 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	}
 	switch {
 	case policyErr != nil:
-		return "", unusablePolicy(policyErr)
+		return "", UnusablePolicy(policyErr)
 	case errors.As(err, new(*fault.Fault)):
 		return "", err
 	case err != nil:
@@ -45,11 +45,16 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 			return "", fault.Errorf(fault.Platform, "the policy requires %s, and this machine has %s; %s", t, listed(found), attest.Remedy(t))
 		}
 	}
+	if b.o.Ignored != nil {
+		if f := b.o.Ignored(); f != nil {
+			b.record(ctx, progress.Step{State: string(progress.Probe), Began: b.o.Now(), Code: f.Codes(), Reason: f.Reason()})
+		}
+	}
 	return listed(found), b.adopt(ctx, policy)
 }
 
-// unusablePolicy is why there is no policy to appraise by.
-func unusablePolicy(err error) *fault.Fault {
+// UnusablePolicy is why there is no policy to appraise by.
+func UnusablePolicy(err error) *fault.Fault {
 	f := fault.Wrapf(fault.PolicyFile, err, "the appraisal policy cannot be used")
 	if errors.Is(err, attest.ErrUnproven) {
 		f.Code = fault.PolicyUnproven
@@ -90,7 +95,7 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	b.mu.Lock()
 	b.policy = policy
 	b.mu.Unlock()
-	b.collector.SetPolicy(policy.Digest)
+	b.collector.SetPolicy(policy)
 	return nil
 }
 
@@ -196,12 +201,13 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := b.endorse(); err != nil {
+	if err := b.endorse(ctx); err != nil {
 		return "", err
 	}
 	now := b.o.Now()
 	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Signed: b.policy, Endorsements: b.own, Roots: b.o.Roots})
-	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
+	refused := b.policy.Accept(verdict)
+	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Accepted: refused == nil, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
 			a.Reference = c.Detail
@@ -212,11 +218,11 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		b.o.Log.Warn("the policy does not prove which code runs", "policy", b.policy.Name, "version", b.policy.Version, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 	}
 	b.set(func(s *progress.Status) { s.Attestation = a })
-	if err := b.policy.Accept(verdict); err != nil {
+	if refused != nil {
 		// What only the clock refuses is of class fault.TryAgain: it may pass with fresh
 		// evidence, when the clock is set.
 		f := fault.Decoded(cmp.Or(verdict.Against(), string(fault.Appraise)), "the evidence does not meet the policy")
-		f.Err = err
+		f.Err = refused
 		b.evidence = nil
 		return "", f
 	}
@@ -251,6 +257,11 @@ func (b *Boot) release(ctx context.Context) (string, error) {
 		}
 	}
 	b.credential = credential
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.given != "" {
+		to += "; " + b.given
+	}
 	return "released to " + to, nil
 }
 

@@ -29,7 +29,7 @@ func (b *Boot) watch(ctx context.Context) {
 	var stale *fault.Fault // why evidence could not be renewed
 	for b.o.Wait(ctx, lookEvery) == nil {
 		now := b.o.Now()
-		if !now.Before(next) || stale == nil && b.keyReplaced() {
+		if !now.Before(next) || stale == nil && b.keyReplaced() || b.renewal.CompareAndSwap(true, false) {
 			if stale = b.renew(ctx); stale == nil {
 				renewed, next = now, b.plan(now)
 			} else {
@@ -57,6 +57,10 @@ func (b *Boot) keyReplaced() bool {
 	return err == nil && !bytes.Equal(key, b.tlsKey)
 }
 
+// Renew has a machine that serves make its evidence again at the next look, and appraise it
+// by the policy that there is then.
+func (b *Boot) Renew() { b.renewal.Store(true) }
+
 // follow enters the state if it is another, or has another reason.
 func (b *Boot) follow(ctx context.Context, state progress.State, f *fault.Fault) {
 	now := b.Status()
@@ -75,7 +79,7 @@ func (b *Boot) renew(ctx context.Context) *fault.Fault {
 	began := b.o.Now()
 	policy, err := b.o.Policy()
 	if err != nil {
-		err = unusablePolicy(err)
+		err = UnusablePolicy(err)
 	} else {
 		err = b.adopt(ctx, policy)
 	}

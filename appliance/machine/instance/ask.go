@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -70,6 +71,39 @@ func (m *Metadata) AskIdentity(ctx context.Context, log *slog.Logger) *Identity 
 		next *= 2
 	}
 	return nil
+}
+
+const (
+	// keptIdentity is how long the signed identity is kept, and keptFailure how long it is
+	// not asked for again after it could not be had.
+	keptIdentity = time.Hour
+	keptFailure  = 10 * time.Second
+)
+
+// SignedIdentity gives a function that asks for the identity as EC2 has signed it, and keeps
+// it for an hour: the document can change while the instance runs. It gives nil if there is
+// none. What fails is logged.
+func (m *Metadata) SignedIdentity(log *slog.Logger) func(ctx context.Context) []byte {
+	var (
+		mu    sync.Mutex
+		kept  []byte
+		until time.Time
+	)
+	return func(ctx context.Context) []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Before(until) {
+			return kept
+		}
+		signed, err := m.Signed(ctx)
+		if err != nil {
+			log.Warn("evidence has no instance identity document", "error", err)
+			until = time.Now().Add(keptFailure)
+			return kept // which is an old one, if there was one
+		}
+		kept, until = signed, time.Now().Add(keptIdentity)
+		return kept
+	}
 }
 
 // ReadSetupFile reads the file with the hash of a setup code; nil if the path is

@@ -11,56 +11,12 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/attest/ec2"
 	"holdfast/attest/owner"
 )
 
 // Identity is who an instance says it is.
-type Identity struct {
-	ID      string `json:"id" jsonschema:"The ID of the EC2 instance."`
-	Type    string `json:"type" jsonschema:"The type of the EC2 instance."`
-	Image   string `json:"image" jsonschema:"The ID of the AMI."`
-	Region  string `json:"region" jsonschema:"The AWS Region."`
-	Zone    string `json:"zone" jsonschema:"The Availability Zone."`
-	Account string `json:"account" jsonschema:"The AWS account."`
-}
-
-var (
-	instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,32}$`)
-	imageID    = regexp.MustCompile(`^ami-[0-9a-f]{8,32}$`)
-	accountID  = regexp.MustCompile(`^[0-9]{12}$`)
-	word       = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
-)
-
-// ParseIdentity reads an instance identity document (EC2 User Guide, "Instance
-// identity documents"). Of that it takes what it knows, in the forms it knows.
-func ParseIdentity(text []byte) (*Identity, error) {
-	var d struct {
-		InstanceID       string `json:"instanceId"`
-		InstanceType     string `json:"instanceType"`
-		ImageID          string `json:"imageId"`
-		Region           string `json:"region"`
-		AvailabilityZone string `json:"availabilityZone"`
-		AccountID        string `json:"accountId"`
-	}
-	if len(text) > maxAnswer {
-		return nil, fmt.Errorf("instance identity: more than %d bytes", maxAnswer)
-	}
-	if err := json.Unmarshal(text, &d); err != nil {
-		return nil, fmt.Errorf("instance identity: %w", err)
-	}
-	for _, field := range []struct {
-		name, value string
-		form        *regexp.Regexp
-	}{
-		{"instanceId", d.InstanceID, instanceID}, {"instanceType", d.InstanceType, word}, {"imageId", d.ImageID, imageID},
-		{"region", d.Region, word}, {"availabilityZone", d.AvailabilityZone, word}, {"accountId", d.AccountID, accountID},
-	} {
-		if !field.form.MatchString(field.value) {
-			return nil, fmt.Errorf("instance identity: %s is not of the form that it should have", field.name)
-		}
-	}
-	return &Identity{ID: d.InstanceID, Type: d.InstanceType, Image: d.ImageID, Region: d.Region, Zone: d.AvailabilityZone, Account: d.AccountID}, nil
-}
+type Identity = ec2.Instance
 
 // maxSetup bounds user data with a hash.
 const maxSetup = 4096

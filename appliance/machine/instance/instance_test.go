@@ -1,10 +1,13 @@
 package instance_test
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +17,7 @@ import (
 	"testing"
 
 	"holdfast/appliance/machine/instance"
+	"holdfast/attest/ec2/ec2test"
 )
 
 // document is the example of the EC2 User Guide.
@@ -88,6 +92,48 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// TestSigned: the signed identity is Base64 in lines; it is asked for once an hour.
+func TestSigned(t *testing.T) {
+	der := ec2test.New().Sign(identity)
+	text, asked := "", 0
+	m := service(t, func(w http.ResponseWriter, r *http.Request) {
+		if asked++; r.URL.Path != "/latest/dynamic/instance-identity/rsa2048" {
+			t.Errorf("it is asked for %s", r.URL.Path)
+		}
+		if text == "" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, text)
+	})
+	if _, err := m.Signed(t.Context()); !errors.Is(err, instance.ErrNone) {
+		t.Errorf("there is none: %v", err)
+	}
+	text = "<html>"
+	if _, err := m.Signed(t.Context()); err == nil {
+		t.Error("what is not Base64 is taken")
+	}
+	text = base64.StdEncoding.EncodeToString([]byte("anything"))
+	if _, err := m.Signed(t.Context()); err == nil {
+		t.Error("what is no signed identity is taken")
+	}
+	whole := base64.StdEncoding.EncodeToString(der)
+	text = whole[:64] + "\n" + whole[64:] + "\n"
+	if got, err := m.Signed(t.Context()); err != nil || !bytes.Equal(got, der) {
+		t.Errorf("%x, %v", got, err)
+	}
+	get := m.SignedIdentity(slog.New(slog.DiscardHandler))
+	before := asked
+	for range 3 {
+		if got := get(t.Context()); !bytes.Equal(got, der) {
+			t.Errorf("%x", got)
+		}
+	}
+	if asked != before+1 {
+		t.Errorf("it was asked %d times", asked-before)
+	}
+}
+
 // TestMetadataRefused: nothing that answers otherwise is believed, or waited for.
 func TestMetadataRefused(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
@@ -144,19 +190,6 @@ func TestMetadataRefused(t *testing.T) {
 	}
 }
 
-func TestParseIdentity(t *testing.T) {
-	for name, text := range map[string]string{
-		"empty": "", "no object": "[]", "null": "null", "cut": document[:100], "twice": strings.Replace(document, `"version"`, `"region"`, 1),
-		"no instance": strings.Replace(document, "instanceId", "instanceID", 1), "markup": strings.Replace(document, "t2.micro", "<b>", 1),
-		"long": strings.Replace(document, "us-west-2b", strings.Repeat("u", 65), 1), "account": strings.Replace(document, "123456789012", "12345678901", 1),
-		"big": document + strings.Repeat(" ", 16<<10), "number": strings.Replace(document, `"ami-5fb8c835"`, "7", 1),
-	} {
-		if got, err := instance.ParseIdentity([]byte(text)); err == nil {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-}
-
 const digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // of "abc" (FIPS 180-4)
 
 func TestParseSetup(t *testing.T) {
@@ -187,15 +220,6 @@ func TestParseSetup(t *testing.T) {
 			t.Errorf("%.80s: %v", text, err)
 		}
 	}
-}
-
-func FuzzParseIdentity(f *testing.F) {
-	f.Add([]byte(document))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if d, err := instance.ParseIdentity(text); err == nil && strings.ContainsAny(d.ID+d.Type+d.Image+d.Region+d.Zone+d.Account, "<>\"'& \n") {
-			t.Errorf("%+v", d)
-		}
-	})
 }
 
 func FuzzParseSetup(f *testing.F) {

@@ -9,6 +9,7 @@ package instance
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"net/http"
 	"regexp"
 	"time"
+
+	"holdfast/attest/ec2"
 )
 
 // DefaultURL is where the service is (EC2 User Guide, "Access instance metadata").
@@ -64,7 +67,25 @@ func (m *Metadata) Identity(ctx context.Context) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ParseIdentity(text)
+	return ec2.ParseInstance(text)
+}
+
+// Signed gives the instance's identity as EC2 has signed it: a PKCS#7 SignedData by RSA-2048,
+// which package attest/ec2 reads. Errors: [ErrNone].
+func (m *Metadata) Signed(ctx context.Context) ([]byte, error) {
+	text, err := m.get(ctx, "/latest/dynamic/instance-identity/rsa2048")
+	if err != nil {
+		return nil, err
+	}
+	// The lines of a PEM file without its first and last (EC2 User Guide).
+	der, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(text), nil)))
+	if err != nil {
+		return nil, fmt.Errorf("instance metadata: the signed identity is not in Base64: %w", err)
+	}
+	if _, err := ec2.Parse(der); err != nil {
+		return nil, fmt.Errorf("instance metadata: %w", err)
+	}
+	return der, nil
 }
 
 var token = regexp.MustCompile(`^[A-Za-z0-9+/=_.-]{1,512}$`)

@@ -21,6 +21,14 @@ import (
 // StoredFile is the name of the launch document in the folder launch.dir.
 const StoredFile = "document.json"
 
+// The files beside it of what the owner has signed for the machine's TPM.
+const (
+	// ApprovalsFile has the releases that the owner has approved.
+	ApprovalsFile = "approvals.json"
+	// SuccessionsFile has the exchanges of the owner's key.
+	SuccessionsFile = "successions.json"
+)
+
 // Machine is the machine whose owner is asked for.
 type Machine struct {
 	// Image is the configuration of the image.
@@ -42,6 +50,8 @@ type Owned struct {
 	Config *config.Config
 	// Launch is the launch file that counts; nil if none does.
 	Launch *owner.Launch
+	// File is what it says; nil if none counts.
+	File *launch.File
 	// Why says why none counts though the image asks for one; nil otherwise.
 	Why *fault.Fault
 	// Ignored says what was found and does not count; nil if nothing was.
@@ -56,10 +66,10 @@ func (m Machine) Find(ctx context.Context) Owned {
 	}
 	document, given, from, err := m.look(ctx)
 	if err == nil {
-		o.Config, o.Launch, err = m.take(document, from)
+		o, err = m.take(document, from)
 	}
 	if err != nil {
-		o.Config, o.Launch = m.Image, nil
+		o = Owned{Config: m.Image}
 		if !errors.As(err, &o.Why) {
 			o.Why = fault.Wrapf(fault.LaunchFile, err, "the launch file of %s cannot be used", from)
 		}
@@ -103,36 +113,36 @@ func (m Machine) stored() string { return filepath.Join(m.Image.Launch.Dir, Stor
 
 // take opens a launch document, holds it against what is remembered, puts the launch file
 // over the image's configuration, and keeps both.
-func (m Machine) take(document []byte, from string) (*config.Config, *owner.Launch, error) {
+func (m Machine) take(document []byte, from string) (o Owned, err error) {
 	l, _, err := owner.ParseDocument(document)
 	if errors.Is(err, owner.ErrSignature) || errors.Is(err, owner.ErrDigest) {
-		return nil, nil, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
 	if err != nil {
-		return nil, nil, err
+		return o, err
 	}
 	known, err := m.recall()
 	if err != nil {
-		return nil, nil, err
+		return o, err
 	}
 	if err := known.mayReplace(l, from); err != nil {
-		return nil, nil, err
+		return o, err
 	}
 	f, err := launch.Take("launch file", l)
 	if errors.Is(err, launch.ErrOwner) {
-		return nil, nil, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
 	if err != nil {
-		return nil, nil, err
+		return o, err
 	}
 	cfg, err := f.Apply("launch file", m.Image, m.keep)
 	if err != nil {
-		return nil, nil, err
+		return o, err
 	}
 	if err := modules(cfg); err != nil {
-		return nil, nil, err
+		return o, err
 	}
-	return cfg, l, m.remember(known, l, document, from)
+	return Owned{Config: cfg, Launch: l, File: f}, m.remember(known, l, document, from)
 }
 
 // keep writes certificates that the configuration names by a file.
@@ -169,7 +179,7 @@ func (m Machine) remember(known *memory, l *owner.Launch, document []byte, from 
 		}
 		m.Log.Info("the machine has a launch file", "from", from, "sha256", fmt.Sprintf("%x", l.Digest), "version", l.Version, "owner", l.KeyID())
 	}
-	if known != nil && known.Version == l.Version && bytes.Equal(known.Digest, l.Digest) {
+	if known != nil && known.id().Is(l.ID()) {
 		return nil
 	}
 	text, err := encodeMemory(l)

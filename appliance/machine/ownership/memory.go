@@ -1,7 +1,6 @@
 package ownership
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"holdfast/appliance/fault"
+	"holdfast/attest"
 	"holdfast/attest/owner"
 )
 
@@ -65,13 +65,15 @@ func (k *memory) mayReplace(l *owner.Launch, from string) error {
 	case k == nil:
 	case !l.Owner.Equal(k.Owner) && !l.SignedBy(k.Owner):
 		return fault.Errorf(fault.LaunchOwner, "the launch file of %s is signed by %s, and the owner of this machine is %s", from, l.KeyID(), k.keyID())
-	case l.Version < k.Version:
-		return fault.Errorf(fault.LaunchVersion, "the launch file of %s has version %d, and this machine had version %d before", from, l.Version, k.Version)
-	case l.Version == k.Version && !bytes.Equal(l.Digest, k.Digest):
-		return fault.Errorf(fault.LaunchVersion, "the launch file of %s is %x, and this machine had %x before, of the same version %d", from, l.Digest, k.Digest, k.Version)
+	default:
+		if err := k.id().CheckNext(l.ID()); err != nil {
+			return fault.Errorf(fault.LaunchVersion, "the launch file of %s is refused: %s", from, err)
+		}
 	}
 	return nil
 }
+
+func (k *memory) id() attest.SignedID { return attest.SignedID{Version: k.Version, Digest: k.Digest} }
 
 func readAll(r io.Reader, most int) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, int64(most)+1))

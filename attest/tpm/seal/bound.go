@@ -3,7 +3,6 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/ecdsa"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
@@ -33,27 +32,27 @@ var (
 // of another volume is of no use, and the TPM alone, or who listens to it, has none.
 type Bound struct {
 	// Object has the TPM's part, random.
-	Object Blob
+	Object Object
 	// Sealed is the secret, encrypted by AES-256-GCM: nonce, ciphertext, tag. The key is
 	// HKDF-SHA-256 of the TPM's part, with the volume's key as salt; Object is in the
 	// additional data.
 	Sealed []byte
 }
 
-// SealBound seals the secret, at most [MaxSecret] bytes, as [Seal] does, and to the key
-// that is derived from the state volume's, of [VolumeKeyBytes].
-func SealBound(dev TPM, key *ecdsa.PublicKey, use Use, secret, volumeKey []byte) (*Bound, error) {
+// SealBound seals the secret, at most [MaxSecret] bytes, as [Signers.Seal] does, and to the
+// key that is derived from the state volume's, of [VolumeKeyBytes].
+func SealBound(dev TPM, to Signers, use Use, secret, volumeKey []byte) (*Bound, error) {
 	if len(secret) == 0 || len(secret) > MaxSecret {
 		return nil, fmt.Errorf("seal: a secret of %d bytes; 1 to %d are taken", len(secret), MaxSecret)
 	}
 	part := make([]byte, 32)
 	_, _ = rand.Read(part) // never fails (crypto/rand)
 	defer clear(part)
-	object, err := Seal(dev, key, use, part)
+	object, err := to.Seal(dev, use, part)
 	if err != nil {
 		return nil, err
 	}
-	b := &Bound{Object: *object}
+	b := &Bound{Object: object}
 	aead, err := b.aead(part, volumeKey)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -62,10 +61,10 @@ func SealBound(dev TPM, key *ecdsa.PublicKey, use Use, secret, volumeKey []byte)
 	return b, nil
 }
 
-// UnsealBound is [Unseal] of a secret that is sealed to the state volume as well. Errors:
-// [*fault.Fault] with fault.SealVolume, if the volume is another.
-func UnsealBound(dev TPM, b *Bound, volumeKey []byte, authorizations []Authorization) (secret []byte, name string, err error) {
-	part, name, err := Unseal(dev, &b.Object, authorizations)
+// UnsealBound is [Object.Open] of a secret that is sealed to the state volume as well.
+// Errors: [*fault.Fault] with fault.SealVolume, if the volume is another.
+func UnsealBound(dev TPM, b *Bound, volumeKey []byte, by Signed) (secret []byte, to string, err error) {
+	part, to, err := b.Object.Open(dev, by)
 	if err != nil {
 		return nil, "", err
 	}
@@ -75,9 +74,9 @@ func UnsealBound(dev TPM, b *Bound, volumeKey []byte, authorizations []Authoriza
 		return nil, "", fmt.Errorf("unseal: %w", err)
 	}
 	if secret, err = aead.Open(nil, nil, b.Sealed, b.additional()); err != nil {
-		return nil, "", fault.Wrapf(fault.SealVolume, err, "the %s was sealed on another state volume, or was changed", b.Object.Use)
+		return nil, "", fault.Wrapf(fault.SealVolume, err, "the %s was sealed on another state volume, or was changed", b.use())
 	}
-	return secret, name, nil
+	return secret, to, nil
 }
 
 // aead encrypts with a random nonce: each key is used for one secret.
@@ -97,10 +96,20 @@ func (b *Bound) aead(part, volumeKey []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// additional is what the ciphertext is bound to: its purpose and the TPM's object.
+// use is what the secret is for.
+func (b *Bound) use() Use {
+	blobs := b.Object.blobs()
+	return blobs[len(blobs)-1].Use
+}
+
+// additional is what the ciphertext is bound to: its purpose and the TPM's objects.
 func (b *Bound) additional() []byte {
 	var data []byte
-	for _, part := range [][]byte{[]byte(BoundFormat), []byte(b.Object.Use), b.Object.Public, b.Object.Private, b.Object.Parent, b.Object.SigningKey} {
+	parts := [][]byte{[]byte(BoundFormat), []byte(b.use())}
+	for _, o := range b.Object.blobs() {
+		parts = append(parts, o.Public, o.Private, o.Parent, o.SigningKey)
+	}
+	for _, part := range parts {
 		data = append(binary.BigEndian.AppendUint64(data, uint64(len(part))), part...)
 	}
 	return data
@@ -108,7 +117,8 @@ func (b *Bound) additional() []byte {
 
 type boundFile struct {
 	Format string `json:"format"`
-	Object Blob   `json:"object"`
+	Object *Blob  `json:"object,omitempty"` // or it is gated
+	Gated  *Gated `json:"gated,omitempty"`
 	Sealed []byte `json:"sealed"`
 }
 
@@ -119,13 +129,26 @@ func (b *Bound) validate() error {
 	if n := len(b.Sealed); n <= maxSealed-MaxSecret || n > maxSealed {
 		return fmt.Errorf("sealed has %d bytes, not %d to %d", n, maxSealed-MaxSecret+1, maxSealed)
 	}
+	if b.Object == nil {
+		return errors.New("the TPM's object is missing")
+	}
 	return b.Object.validate()
+}
+
+func (f *boundFile) bound() (*Bound, error) {
+	switch {
+	case f.Object != nil && f.Gated == nil:
+		return &Bound{f.Object, f.Sealed}, nil
+	case f.Gated != nil && f.Object == nil:
+		return &Bound{f.Gated, f.Sealed}, nil
+	}
+	return nil, errors.New("it has not one of object and gated")
 }
 
 // ParseBound reads the file of a secret that is sealed to a state volume as well, as
 // [ParseBlob] reads the other. Errors: [ErrUnbound].
 func ParseBound(text []byte) (*Bound, error) {
-	if format := formatOf(text); format == BlobFormat || format == blobFormatV1 {
+	if format := formatOf(text); format == BlobFormat || format == blobFormatV1 || format == GatedFormat {
 		return nil, ErrUnbound
 	}
 	var f boundFile
@@ -135,8 +158,11 @@ func ParseBound(text []byte) (*Bound, error) {
 	if f.Format != BoundFormat {
 		return nil, fmt.Errorf("sealed blob: the format is %.80q, and this program reads %q", f.Format, BoundFormat)
 	}
-	b := &Bound{f.Object, f.Sealed}
-	if err := b.validate(); err != nil {
+	b, err := f.bound()
+	if err == nil {
+		err = b.validate()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("sealed blob: %w", err)
 	}
 	return b, nil
@@ -147,7 +173,14 @@ func (b *Bound) Encode() ([]byte, error) {
 	if err := b.validate(); err != nil {
 		return nil, fmt.Errorf("sealed blob: %w", err)
 	}
-	text, err := encode(boundFile{BoundFormat, b.Object, b.Sealed}, MaxBlobFile)
+	f := boundFile{Format: BoundFormat, Sealed: b.Sealed}
+	switch o := b.Object.(type) {
+	case *Blob:
+		f.Object = o
+	case *Gated:
+		f.Gated = o
+	}
+	text, err := encode(f, MaxBlobFile)
 	if err != nil {
 		return nil, fmt.Errorf("sealed blob: %w", err)
 	}

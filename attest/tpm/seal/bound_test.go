@@ -24,7 +24,7 @@ func TestBound(t *testing.T) {
 	a := authorize(t, key, m.Device, "release 1", "sha256", 1)
 	longest := bytes.Repeat([]byte("x"), seal.MaxSecret)
 	for _, secret := range [][]byte{[]byte(secret), longest} {
-		b, err := seal.SealBound(m, &key.PublicKey, seal.Credential, secret, thisVolume)
+		b, err := seal.SealBound(m, seal.Signers{Publisher: &key.PublicKey}, seal.Credential, secret, thisVolume)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,25 +36,25 @@ func TestBound(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(again, b) {
 			t.Fatalf("read again it is %+v, %v", again, err)
 		}
-		got, name, err := seal.UnsealBound(m, again, thisVolume, []seal.Authorization{a})
+		got, name, err := seal.UnsealBound(m, again, thisVolume, seal.Signed{Authorizations: []seal.Authorization{a}})
 		if err != nil || !bytes.Equal(got, secret) || name != "release 1" {
 			t.Errorf("got %q, %q, %v", got, name, err)
 		}
-		if part, err := seal.AskTPM(m, &b.Object, &a); err != nil || bytes.Contains(part, secret) || bytes.Contains(text, secret) {
+		if part, err := seal.AskTPM(m, b.Object.(*seal.Blob), &a); err != nil || bytes.Contains(part, secret) || bytes.Contains(text, secret) {
 			t.Errorf("the TPM alone has the secret: %q, %v", part, err)
 		}
 	}
 
-	b, err := seal.SealBound(m, &key.PublicKey, seal.Credential, []byte(secret), thisVolume)
+	b, err := seal.SealBound(m, seal.Signers{Publisher: &key.PublicKey}, seal.Credential, []byte(secret), thisVolume)
 	if err != nil {
 		t.Fatal(err)
 	}
-	planted, err := seal.SealBound(m, &key.PublicKey, seal.Credential, []byte("the attacker's PIN"), anotherVolume)
+	planted, err := seal.SealBound(m, seal.Signers{Publisher: &key.PublicKey}, seal.Credential, []byte("the attacker's PIN"), anotherVolume)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct {
-		object seal.Blob
+		object seal.Object
 		sealed []byte
 		volume []byte
 		code   fault.Code
@@ -66,23 +66,23 @@ func TestBound(t *testing.T) {
 		"a changed ciphertext":        {b.Object, append([]byte{b.Sealed[0] ^ 1}, b.Sealed[1:]...), thisVolume, fault.SealVolume},
 		"a volume's key that is none": {b.Object, b.Sealed, nil, ""},
 	} {
-		got, _, err := seal.UnsealBound(m, &seal.Bound{Object: tt.object, Sealed: tt.sealed}, tt.volume, []seal.Authorization{a})
+		got, _, err := seal.UnsealBound(m, &seal.Bound{Object: tt.object, Sealed: tt.sealed}, tt.volume, seal.Signed{Authorizations: []seal.Authorization{a}})
 		if f, ok := errors.AsType[*fault.Fault](err); err == nil || got != nil || (tt.code != "" && (!ok || f.Code != tt.code)) {
 			t.Errorf("%s: got %q, %v; want %s", name, got, err, tt.code)
 		}
 	}
 	for _, n := range []int{0, seal.MaxSecret + 1} {
-		if _, err := seal.SealBound(m, &key.PublicKey, seal.Credential, make([]byte, n), thisVolume); err == nil {
+		if _, err := seal.SealBound(m, seal.Signers{Publisher: &key.PublicKey}, seal.Credential, make([]byte, n), thisVolume); err == nil {
 			t.Errorf("a secret of %d bytes is sealed", n)
 		}
 	}
-	if _, err := seal.SealBound(m, &key.PublicKey, seal.Credential, []byte(secret), thisVolume[1:]); err == nil {
+	if _, err := seal.SealBound(m, seal.Signers{Publisher: &key.PublicKey}, seal.Credential, []byte(secret), thisVolume[1:]); err == nil {
 		t.Error("a short key is taken")
 	}
 	if _, err := m.Cap(); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := seal.UnsealBound(m, b, thisVolume, []seal.Authorization{a}); got != nil || fault.CodeOf(err) != fault.SealPCRs {
+	if got, _, err := seal.UnsealBound(m, b, thisVolume, seal.Signed{Authorizations: []seal.Authorization{a}}); got != nil || fault.CodeOf(err) != fault.SealPCRs {
 		t.Errorf("capped, it gives %q, %v", got, err)
 	}
 }
@@ -93,7 +93,7 @@ func TestBoundFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &seal.Bound{Object: *blob(t), Sealed: make([]byte, 12+1+16)}
+	b := &seal.Bound{Object: blob(t), Sealed: make([]byte, 12+1+16)}
 	text, err := b.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestBoundFile(t *testing.T) {
 }
 
 func FuzzParseBound(f *testing.F) {
-	text, err := (&seal.Bound{Object: *blob(f), Sealed: make([]byte, 12+1+16)}).Encode()
+	text, err := (&seal.Bound{Object: blob(f), Sealed: make([]byte, 12+1+16)}).Encode()
 	if err != nil {
 		f.Fatal(err)
 	}

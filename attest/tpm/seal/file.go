@@ -13,7 +13,9 @@ import (
 // The formats of the files, with their versions.
 const (
 	AuthorizationsFormat = "holdfast-authorizations/v1"
+	SuccessionsFormat    = "holdfast-successions/v1"
 	BlobFormat           = "holdfast-sealed/v2"
+	GatedFormat          = "holdfast-sealed-gated/v1"
 	// blobFormatV1 is that of releases which did not have the TPM prove how it was made.
 	blobFormatV1 = "holdfast-sealed/v1"
 )
@@ -23,7 +25,9 @@ const (
 const (
 	MaxAuthorizationsFile = 1 << 20
 	MaxAuthorizations     = 2000 // two for each reference of a policy
-	MaxBlobFile           = 16 << 10
+	MaxSuccessionsFile    = 16 << 10
+	MaxSuccessions        = 16
+	MaxBlobFile           = 32 << 10
 
 	maxName   = 200 // as of a policy's references
 	maxObject = 2 << 10
@@ -115,6 +119,57 @@ func EncodeAuthorizations(authorizations []Authorization) ([]byte, error) {
 	text, err := encode(f, MaxAuthorizationsFile)
 	if err != nil {
 		return nil, fmt.Errorf("authorizations: %w", err)
+	}
+	return text, nil
+}
+
+type successionsFile struct {
+	Format      string       `json:"format"`
+	Successions []Succession `json:"successions"`
+}
+
+func (f *successionsFile) validate() error {
+	if f.Format != SuccessionsFormat {
+		return fmt.Errorf("the format is %.80q, and this program reads %q", f.Format, SuccessionsFormat)
+	}
+	if n := len(f.Successions); n == 0 || n > MaxSuccessions {
+		return fmt.Errorf("there are %d, not 1 to %d", n, MaxSuccessions)
+	}
+	for i, s := range f.Successions {
+		if err := s.Use.validate(); err != nil {
+			return fmt.Errorf("successions[%d]: %w", i, err)
+		}
+		if _, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), s.Next); err != nil {
+			return fmt.Errorf("successions[%d]: next is no point on P-256", i)
+		}
+		if _, _, err := parseSignature(s.Signature); err != nil {
+			return fmt.Errorf("successions[%d]: the signature: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// ParseSuccessions reads a file of successions. It checks no signature: that does [Way].
+func ParseSuccessions(text []byte) ([]Succession, error) {
+	var f successionsFile
+	if err := decode(text, MaxSuccessionsFile, &f); err != nil {
+		return nil, fmt.Errorf("successions: %w", err)
+	}
+	if err := f.validate(); err != nil {
+		return nil, fmt.Errorf("successions: %w", err)
+	}
+	return f.Successions, nil
+}
+
+// EncodeSuccessions gives the file of the successions.
+func EncodeSuccessions(successions []Succession) ([]byte, error) {
+	f := successionsFile{SuccessionsFormat, successions}
+	if err := f.validate(); err != nil {
+		return nil, fmt.Errorf("successions: %w", err)
+	}
+	text, err := encode(f, MaxSuccessionsFile)
+	if err != nil {
+		return nil, fmt.Errorf("successions: %w", err)
 	}
 	return text, nil
 }

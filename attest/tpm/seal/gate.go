@@ -1,12 +1,14 @@
 package seal
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -31,7 +33,8 @@ const LaunchPCR = tpm.LaunchPCR
 type Gated struct {
 	// Gate is the gate, whose SigningKey is the owner's; Secret the secret, whose
 	// SigningKey is the publisher's.
-	Gate, Secret Blob
+	Gate   Blob `json:"gate"`
+	Secret Blob `json:"secret"`
 }
 
 // Approve signs the owner's authorization. It must name [LaunchPCR]: what the owner has
@@ -249,18 +252,58 @@ func (g *Gated) check(t transport.TPM, publisher, owner *ecdsa.PublicKey) error 
 
 // chooseOf is choose among what the signer has signed.
 func chooseOf(t transport.TPM, key *ecdsa.PublicKey, by Signer, use Use, all []Authorization) (*Authorization, error) {
-	value, err := by.counter().Read(t)
-	if errors.Is(err, counter.ErrNone) {
+	if _, err := by.counter().Read(t); errors.Is(err, counter.ErrNone) {
 		return nil, fault.Errorf(fault.SealTPM, "this TPM has no counter of the %s's: the secret was sealed by another, or its owner was cleared", by)
 	}
-	if err != nil {
+	return chosenBefore(t, key, wanted{by, use}, all)
+}
+
+// chosenBefore is chooseOf, also before anything was sealed in this TPM.
+func chosenBefore(t transport.TPM, key *ecdsa.PublicKey, want wanted, all []Authorization) (*Authorization, error) {
+	value, err := want.By.counter().Read(t)
+	if err != nil && !errors.Is(err, counter.ErrNone) {
 		return nil, err
 	}
-	a, err := choose(t, key, wanted{by, use}, value, all)
+	a, err := choose(t, key, want, value, all)
 	if f, ok := errors.AsType[*fault.Fault](err); ok {
-		return nil, fault.Wrapf(f.Code, f, "the %s has not authorized this", by)
+		code := f.Code
+		if want.By == Owner && code == fault.SealPCRs {
+			code = fault.SealApproval
+		}
+		return nil, fault.Wrapf(code, f, "the %s has not authorized this", want.By)
 	}
 	return a, err
+}
+
+// ApproveRelease signs the owner's authorization for each of the publisher's for the
+// credential: the same state of a machine, and the launch file of that digest (SHA-256) in
+// [LaunchPCR]. version is for the owner's counter. The publisher's authorizations for
+// other uses need none. It verifies no signature of the publisher.
+func ApproveRelease(owner *ecdsa.PrivateKey, authorizations []Authorization, launch []byte, version uint64) ([]Authorization, error) {
+	var all []Authorization
+	for _, a := range authorizations {
+		if a.By != Publisher || a.Use != Credential {
+			continue
+		}
+		value, err := tpm.LaunchValue(a.Bank, launch)
+		if err != nil {
+			return nil, fmt.Errorf("approve %q: %w", a.Name, err)
+		}
+		if theirs, ok := a.PCRs[LaunchPCR]; ok && !bytes.Equal(theirs, value) {
+			return nil, fmt.Errorf("approve %q: the publisher has signed PCR %d as %x, which is not the launch file's: no machine with that file could be in this state", a.Name, LaunchPCR, []byte(theirs))
+		}
+		approval := Authorization{Name: a.Name, Use: a.Use, Bank: a.Bank, PCRs: maps.Clone(a.PCRs), Version: version}
+		approval.PCRs[LaunchPCR] = value
+		signed, err := Approve(owner, approval)
+		if err != nil {
+			return nil, fmt.Errorf("approve: %w", err)
+		}
+		all = append(all, *signed)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("approve: there is no authorization of the publisher's for the credential, so there is nothing to approve")
+	}
+	return all, nil
 }
 
 // opening is one attempt.

@@ -3,7 +3,10 @@ package seal_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -120,7 +123,7 @@ func TestGate(t *testing.T) {
 	authorization, approval := e.authorized("release 1", 1), e.approved(e.owner, "owner 1", 1)
 	e.opens(authorization, approval)
 	e.opens(authorization, approval) // as often as it is asked for
-	e.refuses(fault.SealPCRs, "the owner has not authorized this", one(authorization), nil)
+	e.refuses(fault.SealApproval, "the owner has not authorized this", one(authorization), nil)
 	e.refuses(fault.SealPCRs, "the publisher has not authorized this", nil, one(approval))
 
 	// The same, of the TPM alone: without the gate, by the gate's empty password, and with
@@ -164,20 +167,20 @@ func TestGateNextRelease(t *testing.T) {
 
 	e.start("kernel 2", "launch 1")
 	second := e.authorized("release 2", 2)
-	e.refuses(fault.SealPCRs, "the owner has not authorized this", one(second), one(firstApproval))
+	e.refuses(fault.SealApproval, "the owner has not authorized this", one(second), one(firstApproval))
 	secondApproval := e.approved(e.owner, "owner 2", 2)
 	e.refuses(fault.SealPCRs, "the publisher has not authorized this", one(first), one(secondApproval))
 	e.opens(second, secondApproval)
 
 	e.start("kernel 1", "launch 1") // the owner has approved another release than this
-	e.refuses(fault.SealPCRs, `nearest is "owner 2", but for PCR 4`, one(first), one(secondApproval))
+	e.refuses(fault.SealApproval, `nearest is "owner 2", but for PCR 4`, one(first), one(secondApproval))
 	e.opens(first, firstApproval)
 
 	e.start("kernel evil", "launch 1") // signed by the publisher alone
-	e.refuses(fault.SealPCRs, "the owner has not authorized this", one(e.authorized("evil", 9)), one(firstApproval))
+	e.refuses(fault.SealApproval, "the owner has not authorized this", one(e.authorized("evil", 9)), one(firstApproval))
 
 	e.start("kernel 1", "launch 2") // PCR 15 is the owner's
-	e.refuses(fault.SealPCRs, `but for PCR 15`, one(first), one(firstApproval))
+	e.refuses(fault.SealApproval, `but for PCR 15`, one(first), one(firstApproval))
 	e.opens(first, e.approved(e.owner, "launch 2", 3))
 }
 
@@ -221,6 +224,159 @@ func TestGateSuccession(t *testing.T) {
 	e.refuses(fault.SealSignature, "succession", one(authorization), one(e.approved(third, "third", 1)), toThird)
 	e.refuses(fault.SealSignature, "succession", one(authorization), one(e.approved(third, "third", 1)), succeed(e.publisher, third, seal.Credential))
 	e.refuses(fault.SealPCRs, "not what was authorized", one(authorization), one(e.approved(second, "for another use", 1)), succeed(e.owner, second, seal.StateVolume))
+}
+
+// TestGateWay: successions are found in any order, through circles; and a secret of another
+// owner's, of none, or for none is refused before the TPM is asked.
+func TestGateWay(t *testing.T) {
+	e := newEstate(t)
+	second, third, stranger := newKey(t), newKey(t), newKey(t)
+	succeed := func(former, next *ecdsa.PrivateKey, use seal.Use) seal.Succession {
+		t.Helper()
+		s, err := seal.Succeed(former, &next.PublicKey, use)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *s
+	}
+	toSecond, toThird := succeed(e.owner, second, seal.Credential), succeed(second, third, seal.Credential)
+	all := []seal.Succession{toThird, succeed(second, e.owner, seal.Credential), succeed(stranger, stranger, seal.Credential), toSecond, succeed(e.owner, third, seal.StateVolume)}
+	text, err := seal.EncodeSuccessions(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err = seal.ParseSuccessions(text); err != nil {
+		t.Fatal(err)
+	}
+	authorization := e.authorized("release 1", 1)
+	single, err := seal.Seal(e, &e.publisher.PublicKey, seal.Credential, []byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		object      seal.Object
+		owner       *ecdsa.PrivateKey
+		successions []seal.Succession
+		code        fault.Code
+	}{
+		"the same owner":                     {e.gated, e.owner, nil, ""},
+		"the same owner, by a circle":        {e.gated, e.owner, all, ""},
+		"the next":                           {e.gated, second, all, ""},
+		"the next but one":                   {e.gated, third, all, ""},
+		"a stranger":                         {e.gated, stranger, all, fault.SealOwner},
+		"the next without a succession":      {e.gated, second, nil, fault.SealOwner},
+		"a succession for another use":       {e.gated, third, all[4:], fault.SealOwner},
+		"the end of a way without the first": {e.gated, third, []seal.Succession{toThird}, fault.SealOwner},
+		"an owner's, where there is none":    {e.gated, nil, all, fault.SealOwner},
+		"nobody's, where there is an owner":  {single, e.owner, all, fault.SealOwner},
+	} {
+		by := seal.Signed{Authorizations: one(authorization), Successions: tt.successions}
+		if tt.owner != nil {
+			by.Owner, by.Approvals = &tt.owner.PublicKey, one(e.approved(tt.owner, "approved", 1))
+		}
+		got, to, err := tt.object.Open(e, by)
+		switch {
+		case tt.code == "" && (err != nil || string(got) != secret || to != "release 1, approved by the owner as approved"):
+			t.Errorf("%s: got %q to %q, %v", name, got, to, err)
+		case tt.code != "" && (got != nil || fault.CodeOf(err) != tt.code):
+			t.Errorf("%s: got %q, %v; want %s", name, got, err, tt.code)
+		}
+		e.nothingLoaded()
+	}
+}
+
+// TestGatedFile: a file keeps a gated secret, alone and bound to a state volume; what the
+// volume is sealed beside is part of it.
+func TestGatedFile(t *testing.T) {
+	e := newEstate(t)
+	by := seal.Signed{Authorizations: one(e.authorized("release 1", 1)), Owner: &e.owner.PublicKey, Approvals: one(e.approved(e.owner, "owner 1", 1))}
+	text, err := e.gated.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := seal.ParseObject(text)
+	if err != nil || !reflect.DeepEqual(object, seal.Object(e.gated)) {
+		t.Fatalf("read again it is %+v, %v", object, err)
+	}
+	if got, _, err := object.Open(e, by); err != nil || string(got) != secret {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := seal.ParseBound(text); !errors.Is(err, seal.ErrUnbound) {
+		t.Errorf("it is read as one of a volume: %v", err)
+	}
+	if _, err := seal.ParseBlob(text); err == nil {
+		t.Error("it is read as one without a gate")
+	}
+
+	longest := bytes.Repeat([]byte("x"), seal.MaxSecret)
+	bound, err := seal.SealBound(e, seal.Signers{Publisher: &e.publisher.PublicKey, Owner: &e.owner.PublicKey}, seal.Credential, longest, thisVolume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = bound.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the file has %d bytes, of %d", len(text), seal.MaxBlobFile)
+	again, err := seal.ParseBound(text)
+	if err != nil || !reflect.DeepEqual(again, bound) {
+		t.Fatalf("read again it is %+v, %v", again, err)
+	}
+	if _, err := seal.ParseObject(text); !errors.Is(err, seal.ErrBound) {
+		t.Errorf("it is read as one without a volume: %v", err)
+	}
+	if got, _, err := seal.UnsealBound(e, again, thisVolume, by); err != nil || !bytes.Equal(got, longest) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if got, _, err := seal.UnsealBound(e, again, anotherVolume, by); got != nil || fault.CodeOf(err) != fault.SealVolume {
+		t.Errorf("beside another volume: %q, %v", got, err)
+	}
+	// The gate taken away, or put around another part.
+	for name, changed := range map[string]seal.Object{"without the gate": &bound.Object.(*seal.Gated).Secret, "of another part": e.gated} {
+		if got, _, err := seal.UnsealBound(e, &seal.Bound{Object: changed, Sealed: bound.Sealed}, thisVolume, by); got != nil || fault.ClassOf(err) != fault.Refused {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	two := strings.Replace(string(text), `,"sealed"`, `,"object":`+string(must(json.Marshal(e.gated.Secret)))+`,"sealed"`, 1)
+	if _, err := seal.ParseBound([]byte(two)); err == nil || !strings.Contains(err.Error(), "one of object and gated") {
+		t.Errorf("both kinds at once: %v", err)
+	}
+}
+
+func must(text []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// TestApproveRelease: the owner approves what the publisher has authorized to have the
+// credential, with the launch file.
+func TestApproveRelease(t *testing.T) {
+	e := newEstate(t)
+	digest := sha256.Sum256([]byte("a launch file"))
+	pin, volume := e.authorized("release 1", 3), e.authorized("release 1", 3)
+	volume.Use = seal.StateVolume
+	approvals, err := seal.ApproveRelease(e.owner, []seal.Authorization{pin, volume}, digest[:], 5)
+	if err != nil || len(approvals) != 1 {
+		t.Fatalf("%+v, %v", approvals, err)
+	}
+	a := approvals[0]
+	want, err := tpm.LaunchValue("sha256", digest[:])
+	if err != nil || a.By != seal.Owner || a.Version != 5 || !bytes.Equal(a.PCRs[seal.LaunchPCR], want) || !bytes.Equal(a.PCRs[4], pin.PCRs[4]) || pin.PCRs[seal.LaunchPCR] != nil {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if err := a.Verify(&e.owner.PublicKey); err != nil {
+		t.Error(err)
+	}
+	for name, given := range map[string][]seal.Authorization{"nothing": nil, "the volume's alone": {volume}, "the owner's own": approvals} {
+		if got, err := seal.ApproveRelease(e.owner, given, digest[:], 5); err == nil {
+			t.Errorf("%s: approved %+v", name, got)
+		}
+	}
+	pin.PCRs = map[int]tpm.Hex{4: pin.PCRs[4], seal.LaunchPCR: make([]byte, 32)}
+	if _, err := seal.ApproveRelease(e.owner, one(pin), digest[:], 5); err == nil || !strings.Contains(err.Error(), "PCR 15") {
+		t.Errorf("another launch file in the publisher's: %v", err)
+	}
 }
 
 // TestTwoInARow: two TPM2_PolicyAuthorize in a row are no AND. A TPM finds the policy of

@@ -77,15 +77,25 @@ func auditID(state string) (string, error) {
 type journal struct {
 	boot.Journal
 	audit *recorder.Recorder
-	// raised seals the policy's version and digest, if the machine's key is there.
-	raised func(ctx context.Context, policy attest.PolicyID) error
+	// raised seals version and digest of the policy, or of the TCB recovery file, if the
+	// machine's key is there.
+	raised func(ctx context.Context, now boot.Noted) error
 }
 
 // RaisePolicyVersion implements [boot.Journal].
-func (j *journal) RaisePolicyVersion(ctx context.Context, policy attest.PolicyID) (attest.PolicyID, error) {
+func (j *journal) RaisePolicyVersion(ctx context.Context, policy attest.SignedID) (attest.SignedID, error) {
 	highest, err := j.Journal.RaisePolicyVersion(ctx, policy)
 	if err == nil && highest.Is(policy) {
-		err = j.raised(ctx, policy)
+		err = j.raised(ctx, boot.Noted{Policy: policy})
+	}
+	return highest, err
+}
+
+// RaiseRecovery implements [boot.Journal].
+func (j *journal) RaiseRecovery(ctx context.Context, recovery attest.SignedID) (attest.SignedID, error) {
+	highest, err := j.Journal.RaiseRecovery(ctx, recovery)
+	if err == nil && recovery.Version > 0 && highest.Is(recovery) {
+		err = j.raised(ctx, boot.Noted{Recovery: recovery})
 	}
 	return highest, err
 }

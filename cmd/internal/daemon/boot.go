@@ -10,6 +10,7 @@ import (
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/witness"
 	"holdfast/attest"
@@ -23,6 +24,7 @@ import (
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
+	d.policies = d.newPolicies()
 	measured, err := parts.OfThisProcess(d.image)
 	if err != nil {
 		return err
@@ -30,7 +32,8 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	o := boot.Options{
 		Log: d.o.Log, Journal: &journal{d.machine, d.audit, d.policyRaised}, Software: version.Version, Launch: d.launch, Parts: measured,
 		Probe:     d.probe,
-		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
+		Policy:    d.policies.Policy,
+		Ignored:   d.policies.Ignored,
 		Revoked:   revoked,
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Measured:  d.openMachineKey,
@@ -77,6 +80,9 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		c.Measurements = []tpm.Measurement{tpm.StateVolume(d.volumeIdentity)}
 	}
 	c.State = d.attestedState
+	if d.image.Instance.Metadata {
+		c.Instance = instance.NewMetadata(d.o.Metadata).SignedIdentity(d.o.Log)
+	}
 	d.measured.Store(c)
 	if c.TPM != nil {
 		d.clock.Add(witness.Source{Name: "the TPM", Elapsed: c.TPM.Time})
@@ -106,17 +112,21 @@ func releaser(cfg *config.Config) boot.Releaser {
 	if r.Method == config.Broker {
 		return &boot.BrokerRelease{URL: r.BrokerURL, Pin: r.BrokerPin, Machine: r.Machine}
 	}
-	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Key: r.SealKey}
+	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Installed: cfg.Policies(), Key: r.SealKey}
 }
 
-// releaser is [releaser] with what the state volume gives to it.
+// releaser is [releaser] with what the machine's owner and the state volume give to it.
 func (d *Daemon) releaser() boot.Releaser {
 	r := releaser(d.o.Config)
+	s, sealed := r.(*boot.SealedRelease)
+	if sealed {
+		s.Owned = d.owned
+	}
 	if d.o.Config.State.Volume == "" {
 		return r
 	}
 	key := d.takeVolumeKey() // also where nobody needs it, so that it does not lie there
-	if s, sealed := r.(*boot.SealedRelease); sealed {
+	if sealed {
 		s.VolumeKey = key
 	}
 	return r

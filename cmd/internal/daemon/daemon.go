@@ -29,6 +29,8 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/machinekey"
+	"holdfast/appliance/machine/ownership"
+	"holdfast/appliance/machine/policies"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/notice"
 	"holdfast/appliance/postgres"
@@ -115,8 +117,10 @@ type Daemon struct {
 	// TPM is reached by that keeps it.
 	machineKey machinekey.Key
 	measured   atomic.Pointer[attest.Collector]
+	// policies are those of this machine.
+	policies *policies.Store
 	// policy is the one that the machine was appraised by; nil before.
-	policy      atomic.Pointer[attest.PolicyID]
+	noted       atomic.Pointer[boot.Noted]
 	users       *identity.Directory
 	notices     *notice.Queue
 	welcome     *identity.Welcome
@@ -136,6 +140,9 @@ type Daemon struct {
 	// of the launch file that lies over it, nil if the image asks for none.
 	image  *config.Config
 	launch *boot.Launch
+	// owned is the launch file that counts, and what it says.
+	whose ownership.Owned
+	owned *boot.OwnedRelease // by the launch file; nil without an owner
 	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
 	// measured for it, nil without one.
 	volume         *fault.Fault
@@ -318,7 +325,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Policies: appraisal{d}, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)

@@ -65,8 +65,16 @@ type site struct {
 	// asIs has nothing signed or sealed before a start; meddle comes before it.
 	asIs   bool
 	meddle func(*simulation.Platform) error
+	// policy changes the policy that is signed.
+	policy func(*attest.Policy)
 	// noPIN has what the machine runs authorized, and no PIN sealed to it.
 	noPIN bool
+	// samePIN leaves the sealed PIN as it is, whatever is authorized.
+	samePIN bool
+	// owner, if given, owns the machine.
+	owner *machineOwner
+	// launch is what its launch file sets.
+	launch config.HSM
 	// collector changes what the machine has; distrust has its roots unknown.
 	collector func(*attest.Collector)
 	distrust  bool
@@ -169,15 +177,21 @@ func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 		return p, err
 	}
 	policy := p.Policy()
+	if s.policy != nil {
+		s.policy(&policy)
+	}
 	pcrs, err := officer.Predict(p.TPM, policy.TPM, measured)
 	if err != nil {
 		return p, err
 	}
+	if err := s.officer.Authorize(policy, "release 1.2.0", pcrs); err != nil || s.samePIN {
+		return p, errors.Join(err, s.owner.approve(s))
+	}
 	_ = os.Remove(cfg.SealedPIN()) // the PIN may be another
 	if s.noPIN {
-		return p, s.officer.Authorize(policy, "release 1.2.0", pcrs)
+		return p, s.owner.approve(s)
 	}
-	return p, errors.Join(s.officer.Authorize(policy, "release 1.2.0", pcrs), s.officer.Seal(p.TPM, cfg.SealedPIN(), s.pin))
+	return p, errors.Join(s.owner.approve(s), s.officer.SealOwned(p.TPM, s.owner.public(), cfg.SealedPIN(), s.pin))
 }
 
 func newCertificate(t *testing.T) *tls.Certificate {

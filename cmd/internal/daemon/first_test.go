@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +24,9 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/volume"
+	"holdfast/attest"
+	"holdfast/attest/ec2"
+	"holdfast/attest/ec2/ec2test"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -270,8 +275,14 @@ func TestNoModule(t *testing.T) {
 // metadataService is EC2's, with tokens required. Nil is for what there is not.
 func metadataService(t *testing.T, userData, document func() string) string {
 	t.Helper()
+	return serveMetadata(t, map[string]func() string{"/latest/user-data": userData, "/latest/dynamic/instance-identity/document": document})
+}
+
+// serveMetadata is such a service that has those paths.
+func serveMetadata(t *testing.T, has map[string]func() string) string {
+	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := map[string]func() string{"/latest/user-data": userData, "/latest/dynamic/instance-identity/document": document}[r.URL.Path]
+		answer := has[r.URL.Path]
 		switch {
 		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
 			_, _ = io.WriteString(w, "a-token")
@@ -320,6 +331,52 @@ func TestInstance(t *testing.T) {
 	if strings.Contains(s.log.String(), code) {
 		t.Error("the log has the code")
 	}
+}
+
+// TestInstanceIdentity: under a policy that asks, evidence has what EC2 says of the instance,
+// as its metadata service gives it; without, the boot waits for it; and under a policy that
+// does not ask, nobody is told the account.
+func TestInstanceIdentity(t *testing.T) {
+	aws := ec2test.New()
+	signed := base64.StdEncoding.EncodeToString(aws.Sign(ec2.Instance{ID: "i-00000000000000000", Type: "m6a.large", Image: "ami-5fb8c835", Region: "us-sim-1", Zone: "us-sim-1a", Account: "123456789012"}))
+	lines := strings.Join(slices.Collect(func(yield func(string) bool) {
+		for line := range slices.Chunk([]byte(signed), 64) {
+			if !yield(string(line)) {
+				return
+			}
+		}
+	}), "\n")
+	asks := func(p *attest.Policy) {
+		p.Instance = &ec2.Policy{Accounts: []string{"123456789012"}, Images: []string{"ami-5fb8c835"}, Certificates: [][]byte{aws.Certificate}}
+	}
+	has := serveMetadata(t, map[string]func() string{"/latest/dynamic/instance-identity/rsa2048": func() string { return lines }})
+	begin := func(t *testing.T, policy func(*attest.Policy), metadata string) (*site, *running) {
+		s := newSite(t)
+		s.cfg.Instance.Metadata, s.policy, s.metadata = true, policy, metadata
+		return s, s.begin()
+	}
+	t.Run("asked", func(t *testing.T) {
+		s, r := begin(t, asks, has)
+		s.logged(0, `msg=boot state=serving`)
+		e, _ := r.evidence([]byte("an auditor's own nonce"))
+		if d, err := ec2.Parse(e.Instance); err != nil || d.Account != "123456789012" {
+			t.Errorf("%+v, %v", d, err)
+		}
+	})
+	t.Run("not asked", func(t *testing.T) {
+		s, r := begin(t, nil, has)
+		s.logged(0, `msg=boot state=serving`)
+		if e, _ := r.evidence([]byte("an auditor's own nonce")); e.Instance != nil {
+			t.Error("everybody is told the account, though no policy asks")
+		}
+	})
+	t.Run("not there", func(t *testing.T) {
+		s, r := begin(t, asks, metadataService(t, nil, nil))
+		s.logged(0, `code=E_INSTANCE_MISSING`)
+		if b := r.status().Boot; b.State != progress.Appraise || b.Code != string(fault.InstanceMissing) {
+			t.Errorf("%+v", b)
+		}
+	})
 }
 
 // TestInstanceUnknown: whatever the metadata service does, the boot goes on, and a

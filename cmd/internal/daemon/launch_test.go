@@ -2,10 +2,7 @@ package daemon_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -35,10 +32,6 @@ func ownerKey(seed byte) ed25519.PrivateKey {
 // launchDocument is a launch document of an owner, which selects the site's token.
 func (s *site) launchDocument(module, token string, version uint64, key ed25519.PrivateKey) []byte {
 	s.t.Helper()
-	seal, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	public := func(key any) []byte {
 		der, err := x509.MarshalPKIXPublicKey(key)
 		if err != nil {
@@ -46,8 +39,8 @@ func (s *site) launchDocument(module, token string, version uint64, key ed25519.
 		}
 		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	}
-	text := fmt.Appendf(nil, "format = \"holdfast-launch/v1\"\n[owner]\npolicy_key = \"\"\"\n%s\"\"\"\nseal_key = \"\"\"\n%s\"\"\"\n[hsm]\nmodule = %q\ntoken_label = %q\n[xks]\nurl = \"https://xks.example.com\"\n",
-		public(key.Public()), public(&seal.PublicKey), module, token)
+	text := fmt.Appendf(nil, "# version %d\nformat = \"holdfast-launch/v1\"\n[owner]\npolicy_key = \"\"\"\n%s\"\"\"\nseal_key = \"\"\"\n%s\"\"\"\n[hsm]\nmodule = %q\ntoken_label = %q\n[xks]\nurl = \"https://xks.example.com\"\n", version,
+		public(key.Public()), public(s.owner.public()), module, token)
 	envelope, err := owner.Sign(text, version, key, nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -66,6 +59,7 @@ func TestLaunchFile(t *testing.T) {
 	s := newSite(t)
 	module, token := s.cfg.HSM.Module, s.cfg.HSM.TokenLabel
 	dir := filepath.Join(t.TempDir(), "launch")
+	s.owner = newMachineOwner(t)
 	s.cfg.HSM = config.HSM{}
 	s.cfg.Launch = config.Launch{Required: true, Dir: dir, Modules: filepath.Dir(module)}
 	s.cfg.Instance.Metadata = true
@@ -101,7 +95,7 @@ func TestLaunchFile(t *testing.T) {
 	locked("E_LAUNCH_MISSING", "neither")
 
 	ours := s.launchDocument(filepath.Base(module), token, 3, ownerKey(1))
-	userData = ours
+	userData, s.owner.document = ours, ours
 	r := s.start()
 	e, _ := r.evidence([]byte("an auditor's own nonce"))
 	l, _, err := owner.ParseDocument(ours)
@@ -171,6 +165,7 @@ func TestLaunchFile(t *testing.T) {
 func TestLaunchFileIsNotTheImages(t *testing.T) {
 	s := newSite(t)
 	module, token := s.cfg.HSM.Module, s.cfg.HSM.TokenLabel
+	s.owner = newMachineOwner(t)
 	s.cfg.HSM = config.HSM{}
 	s.cfg.Launch = config.Launch{Required: true, Dir: filepath.Join(t.TempDir(), "launch"), Modules: filepath.Dir(module)}
 	effective, err := s.cfg.Effective()
@@ -180,7 +175,8 @@ func TestLaunchFileIsNotTheImages(t *testing.T) {
 	if err := os.MkdirAll(s.cfg.Launch.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.replace(filepath.Join(s.cfg.Launch.Dir, ownership.StoredFile), s.launchDocument(filepath.Base(module), token, 1, ownerKey(1)))
+	s.owner.document = s.launchDocument(filepath.Base(module), token, 1, ownerKey(1))
+	s.replace(filepath.Join(s.cfg.Launch.Dir, ownership.StoredFile), s.owner.document)
 	r := s.start()
 	want := sha256.Sum256(effective)
 	e, _ := r.evidence([]byte("an auditor's own nonce"))

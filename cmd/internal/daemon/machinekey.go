@@ -39,8 +39,9 @@ func (d *Daemon) machineKeyFile(c *attest.Collector) (*machinekey.File, error) {
 // openMachineKey takes the machine's key, once, before the TPM is capped; at the first
 // start it makes it. Without it the boot goes on, as the unlock makes another: until then
 // nobody can sign in. With it the policy's version must be one that it has sealed.
-func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy attest.PolicyID) error {
-	d.policy.Store(&policy)
+func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy attest.SignedID) error {
+	now := d.appraisedBy().With(boot.Noted{Policy: policy})
+	d.noted.Store(&now)
 	if d.closed() || d.machineKey.ID() != "" {
 		return nil
 	}
@@ -64,54 +65,58 @@ func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, policy
 		return nil
 	}
 	if made {
-		return d.sealPolicyVersion(ctx, policy, &d.machineKey)
+		return d.sealPolicyVersion(ctx, now, &d.machineKey)
 	}
-	return d.raisePolicySeal(ctx, policy)
+	return d.raisePolicySeal(ctx, now)
 }
 
-// policyRaised seals a policy that was noted while the appliance runs, and keeps it for the
-// seals of later. In a boot the machine's key comes later.
-func (d *Daemon) policyRaised(ctx context.Context, policy attest.PolicyID) error {
+// policyRaised seals a policy, or a TCB recovery file, that was noted while the appliance runs,
+// and keeps it for the seals of later. In a boot the machine's key comes later.
+func (d *Daemon) policyRaised(ctx context.Context, now boot.Noted) error {
+	now = d.appraisedBy().With(now)
 	if d.machineKey.ID() != "" {
-		if err := d.raisePolicySeal(ctx, policy); err != nil {
+		if err := d.raisePolicySeal(ctx, now); err != nil {
 			return err
 		}
 	}
-	d.policy.Store(&policy)
+	d.noted.Store(&now)
 	return nil
 }
 
-// appraisedBy is the policy that the machine was appraised by; of version 0 before.
-func (d *Daemon) appraisedBy() attest.PolicyID {
-	if p := d.policy.Load(); p != nil {
-		return *p
+// appraisedBy is what the machine was appraised by; of version 0 before.
+func (d *Daemon) appraisedBy() boot.Noted {
+	if n := d.noted.Load(); n != nil {
+		return *n
 	}
-	return attest.PolicyID{}
+	return boot.Noted{}
 }
 
-// policyBinding is what the seal is of. A former release's is of the version alone.
-func policyBinding(policy attest.PolicyID) appliance.Binding {
-	b := appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(policy.Version, 10)}}
-	if len(policy.Digest) > 0 {
-		b.Fields = append(b.Fields, hex.EncodeToString(policy.Digest))
+// policyBinding is what the seal is of. A former release's is of the policy's version alone.
+func policyBinding(of boot.Noted) appliance.Binding {
+	b := appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(of.Policy.Version, 10)}}
+	if len(of.Policy.Digest) > 0 {
+		b.Fields = append(b.Fields, hex.EncodeToString(of.Policy.Digest))
+	}
+	if r := of.Recovery; r.Version > 0 {
+		b.Fields = append(b.Fields, "tcb", strconv.FormatUint(r.Version, 10), hex.EncodeToString(r.Digest))
 	}
 	return b
 }
 
-func (d *Daemon) sealPolicyVersion(ctx context.Context, policy attest.PolicyID, by ...*machinekey.Key) error {
-	seal, err := machinekey.SealBy(policyBinding(policy), by...)
+func (d *Daemon) sealPolicyVersion(ctx context.Context, of boot.Noted, by ...*machinekey.Key) error {
+	seal, err := machinekey.SealBy(policyBinding(of), by...)
 	if err == nil {
-		err = d.machine.SealPolicyVersion(ctx, policy, seal)
+		err = d.machine.SealPolicyVersion(ctx, of, seal)
 	}
 	if err != nil {
-		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", policy.Version)
+		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", of.Policy.Version)
 	}
 	return nil
 }
 
-// raisePolicySeal holds the noted policy against the seal that this machine gave it, and
-// seals the next one.
-func (d *Daemon) raisePolicySeal(ctx context.Context, policy attest.PolicyID) error {
+// raisePolicySeal holds what was noted against the seal that this machine gave it, and seals
+// the next.
+func (d *Daemon) raisePolicySeal(ctx context.Context, next boot.Noted) error {
 	highest, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
@@ -120,43 +125,49 @@ func (d *Daemon) raisePolicySeal(ctx context.Context, policy attest.PolicyID) er
 	if err != nil {
 		return err
 	}
-	if !matches || highest < sealed.Version {
-		return fault.Errorf(fault.PolicyVersion, "the noted version of the policy, %d, does not match the seal of this machine: the database was changed by hand; restore a backup into a fresh appliance", highest)
+	if !matches || highest.Policy.Version < sealed.Policy.Version || highest.Recovery.Version < sealed.Recovery.Version {
+		return fault.Errorf(fault.PolicyVersion, "the noted version of the policy, %d, or that of the TCB recovery file, %d, does not match the seal of this machine: the database was changed by hand; restore a backup into a fresh appliance", highest.Policy.Version, highest.Recovery.Version)
 	}
-	if err := sealed.CheckNext(policy); err != nil {
+	if err := sealed.Policy.CheckNext(next.Policy); err != nil {
 		return fault.Errorf(fault.PolicyVersion, "the policy is refused: %s", err)
 	}
-	if sealed.Is(policy) {
+	if err := sealed.Recovery.CheckNext(next.Recovery); err != nil {
+		return fault.Errorf(fault.RecoveryFile, "the TCB recovery file is refused: %s", err)
+	}
+	if sealed.Is(next) {
 		return nil
 	}
-	return d.sealPolicyVersion(ctx, policy, &d.machineKey)
+	return d.sealPolicyVersion(ctx, next, &d.machineKey)
 }
 
-// sealPolicyAgain has the policy sealed by these keys and no others. It is never a lower one
-// than the one that one of them has sealed.
+// sealPolicyAgain has policy and TCB recovery file sealed by these keys and no others. They
+// are never lower ones than those that one of them has sealed.
 func (d *Daemon) sealPolicyAgain(ctx context.Context, by ...*machinekey.Key) error {
 	_, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}
-	policy := d.appraisedBy()
+	now := d.appraisedBy()
 	for _, k := range by {
 		matches, err := k.SealedBy(policyBinding(sealed), seal)
 		if err != nil {
 			return err
 		}
-		if matches && sealed.CheckNext(policy) != nil {
-			policy = sealed
+		if matches && sealed.Policy.CheckNext(now.Policy) != nil {
+			now.Policy = sealed.Policy
+		}
+		if matches && sealed.Recovery.CheckNext(now.Recovery) != nil {
+			now.Recovery = sealed.Recovery
 		}
 	}
-	want, err := machinekey.SealBy(policyBinding(policy), by...)
+	want, err := machinekey.SealBy(policyBinding(now), by...)
 	if err != nil {
 		return err
 	}
-	if sealed.Is(policy) && hmac.Equal(want, seal) {
+	if sealed.Is(now) && hmac.Equal(want, seal) {
 		return nil
 	}
-	return d.sealPolicyVersion(ctx, policy, by...)
+	return d.sealPolicyVersion(ctx, now, by...)
 }
 
 // makeMachineKey makes the key, and in a database without an installation the first

@@ -1,16 +1,22 @@
 package daemon_test
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
 	"database/sql"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
+	"holdfast/attest/snp"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/web/operation"
 )
@@ -246,16 +252,61 @@ func (s *site) policyRow() (row string) {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	if err := db.QueryRow(`SELECT group_concat(one || ' ' || version || ' ' || sealed || ' ' || ifnull(hex(digest), '-') || ' ' || ifnull(hex(sealed_digest), '-') || ' ' || hex(seal)) FROM policy_version`).Scan(&row); err != nil {
+	if err := db.QueryRow(`SELECT group_concat(one || ' ' || version || ' ' || sealed || ' ' || ifnull(hex(digest), '-') || ' ' || ifnull(hex(sealed_digest), '-') || ' ' || tcb_version || ' ' || sealed_tcb_version || ' ' || ifnull(hex(tcb_digest), '-') || ' ' || ifnull(hex(sealed_tcb_digest), '-') || ' ' || hex(seal)) FROM policy_version`).Scan(&row); err != nil {
 		s.t.Fatal(err)
 	}
 	return row
 }
 
-// TestPolicyVersionIsSealed: the noted version of the policy cannot be lowered, removed
-// or replaced in the database.
+// recovery is a TCB recovery file of that version, signed by the policy's signer.
+func (s *site) recovery(version uint64) []byte {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(s.cfg.Attestation.PolicyKey), "policy-key"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	file, err := attest.SignRecovery(&attest.Recovery{Format: attest.RecoveryFormat, Name: "a test", Version: version,
+		SNP: []snp.Floor{{Product: "Milan", From: time.Now().Add(-time.Hour), TCB: &snp.TCB{SNP: 29}}}}, key.(ed25519.PrivateKey))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return file
+}
+
+// TestRecoveryOutlivesRestart: after a restart an older TCB recovery file, or none, keeps the
+// PIN back, and the newer one that is put back does not.
+func TestRecoveryOutlivesRestart(t *testing.T) {
+	s := newSite(t)
+	file := filepath.Join(t.TempDir(), "tcb.json")
+	s.cfg.Attestation.TCB = file
+	older, newer := s.recovery(1), s.recovery(2)
+	s.replace(file, newer)
+	s.start().stop()
+	s.asIs = true
+	calls := s.shim.AllCalls()
+	s.replace(file, older)
+	from := len(s.log.String())
+	r := s.begin()
+	s.logged(from, `msg=boot state=locked .*code=E_TCB_FILE`)
+	r.stop()
+	if now := s.shim.AllCalls(); now != calls {
+		t.Error("the HSM was called")
+	}
+	s.replace(file, newer)
+	s.start()
+}
+
+// TestPolicyVersionIsSealed: the noted version of the policy, and of the TCB recovery file,
+// cannot be lowered, removed or replaced in the database.
 func TestPolicyVersionIsSealed(t *testing.T) {
 	s := newSite(t)
+	s.cfg.Attestation.TCB = filepath.Join(t.TempDir(), "tcb.json")
+	s.replace(s.cfg.Attestation.TCB, s.recovery(1))
 	s.start().stop()
 	putBack, present := s.copyOf(), s.policyRow()
 	s.asIs = true
@@ -269,6 +320,9 @@ func TestPolicyVersionIsSealed(t *testing.T) {
 		`UPDATE policy_version SET version = 0, sealed = 0, seal = NULL`,
 		`UPDATE policy_version SET seal = (SELECT substr(seal, 2, 32) FROM settings LIMIT 1)`,
 		`INSERT INTO policy_version (one, version) VALUES (2, 1)`,
+		`UPDATE policy_version SET tcb_version = 0, tcb_digest = NULL`,
+		`UPDATE policy_version SET sealed_tcb_version = 0, sealed_tcb_digest = NULL`,
+		`UPDATE policy_version SET tcb_version = 0, tcb_digest = NULL, sealed_tcb_version = 0, sealed_tcb_digest = NULL`,
 	) {
 		putBack()
 		if !s.edits(statement) {
@@ -276,7 +330,7 @@ func TestPolicyVersionIsSealed(t *testing.T) {
 		}
 		calls, before := s.shim.AllCalls(), len(s.log.String())
 		r := s.begin()
-		if ended := s.logged(before, `msg=boot state=(locked .*code=E_POLICY_VERSION|serving)`)[1]; ended == "serving" {
+		if ended := s.logged(before, `msg=boot state=(locked .*code=(?:E_POLICY_VERSION|E_TCB_FILE)|serving)`)[1]; ended == "serving" {
 			r.stop()
 			if now := s.policyRow(); now != present { // the edit was without effect
 				t.Errorf("%s: it serves, and the noted version is %s, not %s", statement, now, present)
@@ -284,7 +338,7 @@ func TestPolicyVersionIsSealed(t *testing.T) {
 			putBack = s.copyOf() // the anchor has moved
 			continue
 		}
-		if b := r.status().Boot; b.State != progress.Locked || b.Code != string(fault.PolicyVersion) {
+		if b := r.status().Boot; b.State != progress.Locked || b.Code != string(fault.PolicyVersion) && b.Code != string(fault.RecoveryFile) {
 			t.Errorf("%s: the boot is %+v", statement, b)
 		}
 		if now := s.shim.AllCalls(); now != calls {

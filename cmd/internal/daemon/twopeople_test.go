@@ -65,7 +65,7 @@ type asked struct {
 
 // relyOnNothing are operations that a person confirms, and that are about nothing that could be in
 // use.
-var relyOnNothing = map[string]bool{"confirmTime": true, "revokePolicies": true, "discardSetting": true}
+var relyOnNothing = map[string]bool{"confirmTime": true, "revokePolicies": true, "installPolicy": true, "discardSetting": true}
 
 // prove gives a proof of presence where the page asks for one.
 func (p *pair) prove(a *admin) (proved bool) {
@@ -287,6 +287,7 @@ func (p *pair) all() map[string]asked {
 		"discardSetting":       {page: "/state", fields: []string{"setting", "bootstrap"}, before: []string{"bootstrap"}},
 		"confirmTime":          {page: "/state", fields: []string{"reason", "the watch on the wall"}, after: []string{"the watch on the wall"}, ready: p.runAhead},
 		"revokePolicies":       {page: "/settings", fields: []string{"below", "1"}, after: []string{"1"}},
+		"installPolicy":        {page: "/settings", fields: []string{"policy", p.s.next(2, nil).Policy}, before: []string{"It must have booted"}, after: []string{"version 2"}},
 		"backup":               {page: "/settings"},
 		"takeOverInstallation": {page: "/state", fields: []string{"reason", "the other is gone"}, after: []string{"the other is gone"}},
 		"setRole":              {page: carol, fields: []string{"role", "auditor"}, before: []string{"administrator"}, after: []string{"auditor"}},

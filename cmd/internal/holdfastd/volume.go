@@ -13,6 +13,7 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/policies"
 	"holdfast/appliance/machine/volume"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
@@ -82,7 +83,7 @@ func openVolume(ctx context.Context, cfg *config.Config, owner string) (volume.O
 	if err != nil {
 		return volume.Opened{}, fault.Wrapf(fault.SealFile, err, "release.seal_key cannot be used")
 	}
-	authorizations, err := cli.ReadAuthorizations(cfg.Release.Authorizations, cfg.Release.SealKey)
+	authorizations, err := policies.Authorizations(cfg.Release.Authorizations, cfg.Launch.Dir, key)
 	if err != nil {
 		return volume.Opened{}, fault.Wrapf(fault.SealFile, err, "release.authorizations cannot be used")
 	}

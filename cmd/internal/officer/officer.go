@@ -150,12 +150,40 @@ func (o *Officer) Authorize(policy attest.Policy, name string, pcrs map[int]tpm.
 	return errors.Join(os.WriteFile(o.path(authorizationsFile), authorizations, 0o644), os.WriteFile(o.path(policyFile), signed, 0o644))
 }
 
+// Sign signs a policy and authorizations for its references, and writes no file: as those
+// that an appliance is given over the network.
+func (o *Officer) Sign(policy attest.Policy) (signed, authorizations []byte, err error) {
+	all, err := seal.AuthorizeReferences(o.sealKey, policy.TPM, policy.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	if authorizations, err = seal.EncodeAuthorizations(all); err != nil {
+		return nil, nil, err
+	}
+	signed, err = attest.SignPolicy(&policy, o.policyKey)
+	return signed, authorizations, err
+}
+
+// Authorizations gives what TPMs release to.
+func (o *Officer) Authorizations() ([]seal.Authorization, error) {
+	text, err := os.ReadFile(o.path(authorizationsFile))
+	if err != nil {
+		return nil, err
+	}
+	return seal.ParseAuthorizations(text)
+}
+
 // Seal gives the PIN to the TPM, if the file of the sealed PIN is not there.
 func (o *Officer) Seal(t seal.TPM, file string, pin []byte) error {
+	return o.SealOwned(t, nil, file, pin)
+}
+
+// SealOwned is [Officer.Seal] on a machine whose owner has that key; nil if it has none.
+func (o *Officer) SealOwned(t seal.TPM, owner *ecdsa.PublicKey, file string, pin []byte) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	blob, err := seal.Seal(t, &o.sealKey.PublicKey, seal.Credential, pin)
+	blob, err := seal.Signers{Publisher: &o.sealKey.PublicKey, Owner: owner}.Seal(t, seal.Credential, pin)
 	if err != nil {
 		return err
 	}
