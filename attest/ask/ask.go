@@ -8,6 +8,7 @@
 package ask
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -36,6 +37,7 @@ const (
 	Patience = 60 * time.Second
 
 	nonceSize  = 32
+	maxBody    = 2 * attest.MaxEvidence // of evidence in Base64, with a little beside it
 	maxHeaders = 64 << 10
 	maxProblem = 64 << 10
 	maxWords   = 200 // characters of a text that the other side chose
@@ -73,9 +75,11 @@ type Answer struct {
 	At      time.Time
 	// Nonce is the one that was asked with.
 	Nonce []byte
-	// Text is the evidence file as it came, and Evidence what is in it.
+	// Text is the evidence file as it came, and Evidence what is in it. Body is the whole
+	// answer: of [Asker.Ask] it is Text.
 	Text     []byte
 	Evidence *attest.Evidence
+	Body     []byte
 	// Certificate is the one that the connection was made with.
 	Certificate *x509.Certificate
 	// Untrusted says why no authority vouches for the certificate under the address's
@@ -100,23 +104,63 @@ func ParseAddress(address string) (*url.URL, error) {
 // [Patience]. Errors: a [*fault.Fault] of [fault.Unreachable] if no evidence came; or what
 // is wrong with the address.
 func (a *Asker) Ask(ctx context.Context, address string) (*Answer, error) {
+	answer, err := a.patiently(ctx, address, "/attestation", func(body []byte) ([]byte, error) { return body, nil })
+	if f, ok := errors.AsType[*refused](err); ok {
+		return nil, fault.Wrapf(fault.Unreachable, f, "%s", address)
+	}
+	return answer, err
+}
+
+// AskAt is [Asker.Ask] at another path, whose answer has evidence in it: find gives the
+// evidence file. Errors are also those of the appliance, each with its code.
+func (a *Asker) AskAt(ctx context.Context, address, path string, find func(body []byte) ([]byte, error)) (*Answer, error) {
+	answer, err := a.patiently(ctx, address, path, find)
+	return answer, ofAppliance(err)
+}
+
+// ofAppliance gives a refusal with the appliance's own code.
+func ofAppliance(err error) error {
+	f, ok := errors.AsType[*refused](err)
+	switch {
+	case !ok:
+		return err
+	case f.code == "":
+		return fault.Errorf(fault.Unreachable, "%s", f)
+	}
+	return fault.Decoded(f.code, "the appliance refuses: "+f.detail)
+}
+
+func (a *Asker) patiently(ctx context.Context, address, path string, find func([]byte) ([]byte, error)) (*Answer, error) {
 	u, err := ParseAddress(address)
 	if err != nil {
 		return nil, err
 	}
 	nonce := make([]byte, nonceSize)
 	_, _ = rand.Read(nonce) // never fails (crypto/rand)
+	where := *u
+	where.Path, where.RawQuery = path, url.Values{"nonce": {hex.EncodeToString(nonce)}}.Encode()
+	answer := &Answer{Address: u.String(), Nonce: nonce}
+	err = a.again(ctx, u, func() error { return a.once(ctx, u, where.String(), find, answer) })
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// again asks until the appliance does not ask to come again later.
+func (a *Asker) again(ctx context.Context, u *url.URL, once func() error) error {
 	clock := a.clock()
 	for until := clock.Now().Add(Patience); ; {
-		answer, err := a.once(ctx, u, nonce)
+		err := once()
 		later, ok := errors.AsType[*busy](err)
+		_, isRefusal := errors.AsType[*refused](err)
 		switch {
-		case err == nil:
-			return answer, nil
+		case err == nil || isRefusal:
+			return err
 		case !ok:
-			return nil, fault.Wrapf(fault.Unreachable, err, "%s", u)
+			return fault.Wrapf(fault.Unreachable, err, "%s", u)
 		case clock.Now().Add(later.after).After(until):
-			return nil, fault.Errorf(fault.Unreachable, "%s: it answers %s, and asks to come again in %s, which is later than this waits (%s): ask again then", u, later.status, later.after, Patience)
+			return fault.Errorf(fault.Unreachable, "%s: it answers %s, and asks to come again in %s, which is later than this waits (%s): ask again then", u, later.status, later.after, Patience)
 		}
 		if a.Waits != nil {
 			a.Waits(later.after, later.status)
@@ -124,9 +168,42 @@ func (a *Asker) Ask(ctx context.Context, address string) (*Answer, error) {
 		select {
 		case <-clock.After(later.after):
 		case <-ctx.Done():
-			return nil, fault.Wrapf(fault.Unreachable, ctx.Err(), "%s: it answers %s", u, later.status)
+			return fault.Wrapf(fault.Unreachable, ctx.Err(), "%s: it answers %s", u, later.status)
 		}
 	}
+}
+
+// Tell posts JSON to the appliance that gave the answer, which is the one whose connection
+// has the same key. Errors: those of the appliance, each with its code; [*fault.Fault] of
+// [fault.Unreachable].
+func (a *Asker) Tell(ctx context.Context, to *Answer, path string, body []byte) error {
+	u, err := ParseAddress(to.Address)
+	if err != nil {
+		return err
+	}
+	where := *u
+	where.Path = path
+	err = a.again(ctx, u, func() error {
+		ctx, cancel := context.WithTimeout(ctx, TryTime)
+		defer cancel()
+		q, err := http.NewRequestWithContext(ctx, http.MethodPost, where.String(), bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		q.Header.Set("Content-Type", "application/json")
+		res, err := a.do(q, func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].RawSubjectPublicKeyInfo, to.TLSKey()) {
+				return errors.New("another server answers than the one that gave the evidence; nothing was sent")
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		return a.refusal(res)
+	})
+	return ofAppliance(err)
 }
 
 func (a *Asker) clock() Clock {
@@ -144,49 +221,64 @@ type busy struct {
 
 func (b *busy) Error() string { return "it answers " + b.status }
 
-// once asks once, on a connection of its own.
-func (a *Asker) once(ctx context.Context, u *url.URL, nonce []byte) (*Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, TryTime)
-	defer cancel()
+// refused is the error of an appliance that says why it does not do what is asked.
+type refused struct{ status, code, detail string }
+
+func (r *refused) Error() string {
+	return fmt.Sprintf("it answers %s (%s): %s", r.status, r.code, r.detail)
+}
+
+// do makes a request on a connection of its own; verify may refuse the connection.
+func (a *Asker) do(q *http.Request, verify func(tls.ConnectionState) error) (*http.Response, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: TryTime / 2, MaxResponseHeaderBytes: maxHeaders,
 		// What is compressed could be larger than it looks.
 		DisableKeepAlives: true, DisableCompression: true,
 		// The evidence has to name the key, which an authority cannot say: see chain.
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, //nolint:gosec // see above
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: verify}, //nolint:gosec // see above
 		Protocols:       new(http.Protocols),
 	}
 	transport.Protocols.SetHTTP1(true)
 	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	where := *u
-	where.Path, where.RawQuery = "/attestation", url.Values{"nonce": {hex.EncodeToString(nonce)}}.Encode()
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, where.String(), nil)
-	if err != nil {
-		return nil, err
-	}
 	q.Header.Set("User-Agent", "holdfast")
 	res, err := client.Do(q)
+	if about, ok := errors.AsType[*url.Error](err); ok {
+		err = about.Err
+	}
 	if err != nil {
-		if about, ok := errors.AsType[*url.Error](err); ok {
-			err = about.Err
-		}
 		return nil, fmt.Errorf("%w; check the address, and that an appliance runs there", err)
+	}
+	return res, nil
+}
+
+// once asks once, and completes the answer.
+func (a *Asker) once(ctx context.Context, u *url.URL, where string, find func([]byte) ([]byte, error), answer *Answer) error {
+	ctx, cancel := context.WithTimeout(ctx, TryTime)
+	defer cancel()
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return err
+	}
+	res, err := a.do(q, nil)
+	if err != nil {
+		return err
 	}
 	defer res.Body.Close()
 	if err := a.refusal(res); err != nil {
-		return nil, err
+		return err
 	}
-	text, err := io.ReadAll(io.LimitReader(res.Body, attest.MaxEvidence+1))
+	if answer.Body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1)); err != nil {
+		return fmt.Errorf("the answer does not come to its end: %w", err)
+	}
+	if answer.Text, err = find(answer.Body); err == nil {
+		answer.Evidence, err = attest.Parse(answer.Text) // refuses what is too long
+	}
 	if err != nil {
-		return nil, fmt.Errorf("the answer does not come to its end: %w", err)
+		return fmt.Errorf("it answers with something else than evidence; check that the address is that of an appliance's console: %w", err)
 	}
-	evidence, err := attest.Parse(text) // refuses what is too long
-	if err != nil {
-		return nil, fmt.Errorf("it answers with something else than evidence; check that the address is that of an appliance's console: %w", err)
-	}
-	answer := &Answer{Address: u.String(), At: a.clock().Now(), Nonce: nonce, Text: text, Evidence: evidence, Certificate: res.TLS.PeerCertificates[0]}
+	answer.At, answer.Certificate = a.clock().Now(), res.TLS.PeerCertificates[0]
 	answer.Untrusted = a.chain(u.Hostname(), res.TLS.PeerCertificates)
-	return answer, nil
+	return nil
 }
 
 // chain says why no authority vouches for the certificates under the host; nil if one does.
@@ -203,7 +295,7 @@ func (a *Asker) chain(host string, certificates []*x509.Certificate) error {
 func (a *Asker) refusal(res *http.Response) error {
 	status := printable(res.Status)
 	switch code := res.StatusCode; {
-	case code == http.StatusOK:
+	case code == http.StatusOK || code == http.StatusNoContent:
 		return nil
 	case code >= 300 && code < 400:
 		return fmt.Errorf("it answers %s to %q, which is not followed: give the address of the appliance itself", status, printable(res.Header.Get("Location")))
@@ -218,7 +310,7 @@ func (a *Asker) refusal(res *http.Response) error {
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxProblem))
 	if err == nil && json.Unmarshal(text, &problem) == nil && problem.Detail != "" {
-		return fmt.Errorf("it answers %s (%s): %s", status, printable(problem.Code), printable(problem.Detail))
+		return &refused{status, printable(problem.Code), printable(problem.Detail)}
 	}
 	return fmt.Errorf("it answers %s; check that the address is that of an appliance's console", status)
 }

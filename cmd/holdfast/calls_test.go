@@ -92,6 +92,7 @@ var alone = map[string]string{
 	"check":      "https://127.0.0.1:1 --access-key-id A --secret-access-key-file $PIN --key k",
 	"policy key": "$CHAIN", "policy new": "", "policy reference": "$CHAIN $CHAIN --name n --out $NEW", "policy predict": "$CHAIN",
 	"launch new": "", "launch check": "$CHAIN", "launch sign": "$CHAIN --key $CHAIN --version 1 --out $NEW", "launch show": "$CHAIN",
+	"pin give":       "https://127.0.0.1:1 --owner $CHAIN --launch $CHAIN --policy $CHAIN --policy-key $CHAIN",
 	"policy approve": "$CHAIN --seal-key $CHAIN --publisher-key $CHAIN --launch $CHAIN --version 1 --out $NEW", "policy succeed": "$CHAIN --seal-key $CHAIN --out $NEW",
 	"policy sign": "$CHAIN --key $CHAIN --out $NEW", "policy show": "$CHAIN --policy-key $CHAIN",
 	"broker init": "--dir $DIR", "broker add": "m --pin-file $PIN --dir $DIR", "broker revoke": "m --dir $DIR", "broker resume": "--dir $DIR", "broker list": "--dir $DIR", "broker log": "--dir $DIR",

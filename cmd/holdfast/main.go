@@ -46,6 +46,7 @@ func newRootOf(a *admin) *cobra.Command {
 		hsmCommand(a),
 		attestCommand(a),
 		sealCommand(a),
+		pinCommand(a),
 		keyStoreCommand(a),
 		credentialCommand(a),
 		keyCommand(a),

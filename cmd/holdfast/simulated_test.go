@@ -41,10 +41,32 @@ type simulatedMachine struct {
 	// policy and key are the files of the signed policy and its key; ca has the certificate.
 	policy, key, ca string
 
+	// pinned, if given, takes a PIN of its owner.
+	pinned interface {
+		challenge(ctx context.Context, nonce []byte) ([]byte, error)
+		give(given []byte) error
+	}
+
 	mu    sync.Mutex
 	state attest.State
 	// signer signs the policy.
 	signer ed25519.PrivateKey
+}
+
+// PINChallenge implements operation.Boot.
+func (m *simulatedMachine) PINChallenge(ctx context.Context, nonce []byte) ([]byte, error) {
+	if m.pinned == nil {
+		return m.Boot.PINChallenge(ctx, nonce)
+	}
+	return m.pinned.challenge(ctx, nonce)
+}
+
+// GivePIN implements operation.Boot.
+func (m *simulatedMachine) GivePIN(ctx context.Context, given []byte) error {
+	if m.pinned == nil {
+		return m.Boot.GivePIN(ctx, given)
+	}
+	return m.pinned.give(given)
 }
 
 // Evidence implements operation.Boot.

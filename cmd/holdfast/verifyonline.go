@@ -55,6 +55,11 @@ func verifyOnline(ctx context.Context, asker *ask.Asker, address string, p *atte
 	if err != nil {
 		return nil, err
 	}
+	return appraiseOnline(answer, p, x), nil
+}
+
+// appraiseOnline appraises what an appliance answered.
+func appraiseOnline(answer *ask.Answer, p *attest.Policy, x attest.Expectation) *online {
 	answer.At = answer.At.Truncate(time.Second) // what --at can say
 	o := &online{Answer: answer, conn: connection{Address: answer.Address, Certificate: hexDigest(answer.Certificate.Raw), TLSKey: hexDigest(answer.TLSKey()), Vouched: answer.Untrusted == nil}}
 	if answer.Untrusted != nil {
@@ -63,7 +68,7 @@ func verifyOnline(ctx context.Context, asker *ask.Asker, address string, p *atte
 	x.At, x.Nonce, x.TLSKey = answer.At, answer.Nonce, answer.TLSKey()
 	o.verdict = attest.Verify(answer.Evidence, p, x)
 	o.verdict.Facts["connection"] = o.conn
-	return o, nil
+	return o
 }
 
 // policyFile is a policy to appraise by; signed is what it is the content of, nil if nobody has

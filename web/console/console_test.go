@@ -621,10 +621,10 @@ func TestSuspendedDeletion(t *testing.T) {
 		}
 		return w.Body.String()
 	}
-	if list := page("/keystores/bank/keys?state=deletion_suspended"); !strings.Contains(list, "Deletion suspended") || strings.Count(list, "/do/cancelKeyDeletion") != 2 || strings.Contains(list, "/do/enableKey") {
+	if list := page("/keystores/bank/keys?standing=deletion_suspended"); !strings.Contains(list, "Deletion suspended") || strings.Count(list, "/do/cancelKeyDeletion") != 2 || strings.Contains(list, "/do/enableKey") {
 		t.Errorf("the list is %s", list)
 	}
-	if list := page("/keystores/bank/keys?state=pending_deletion"); strings.Contains(list, "/do/cancelKeyDeletion") {
+	if list := page("/keystores/bank/keys?standing=pending_deletion"); strings.Contains(list, "/do/cancelKeyDeletion") {
 		t.Errorf("keys are still pending deletion: %s", list)
 	}
 	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {

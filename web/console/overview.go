@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -27,6 +29,7 @@ type overviewData struct {
 	stores      []*appliance.KeyStore
 	health      []namedHealth
 	seal        *ui.Form
+	give        string                     // the command by which the owner gives the PIN; empty for none
 	admission   *operation.AdmissionDetail // with the form, if somebody has to confirm it
 	unblock     *ui.Form
 	block       ui.Form
@@ -184,6 +187,11 @@ func (d *overviewData) forms(p *page) (err error) {
 	}
 	if d.admission, err = admission(p); err != nil {
 		return err
+	}
+	if b := d.status.Boot; b.Owner != "" && b.State == progress.Release && b.Code != "" {
+		origin, _ := p.address()
+		d.give = "holdfast pin give " + cmp.Or(origin, "https://HOST:9443") + " --owner FILE --launch FILE --policy FILE --policy-key FILE"
+		return nil
 	}
 	if d.status.Boot.Code == string(fault.SealMissing) && p.may(identity.Administer) {
 		f := p.form(operation.Seal, "", ui.Form{Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",

@@ -22,6 +22,10 @@ type Boot interface {
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error
+	// PINChallenge gives, for a nonce, by what the machine's owner gives the PIN, and GivePIN
+	// takes what the owner has signed: what both give and take is attest/release's.
+	PINChallenge(ctx context.Context, nonce []byte) ([]byte, error)
+	GivePIN(ctx context.Context, given []byte) error
 	Revoke(ctx context.Context, below uint64) error
 	// CheckRevoke gives the error that Revoke would, and revokes nothing.
 	CheckRevoke(ctx context.Context, below uint64) error
@@ -157,6 +161,24 @@ func Evidence(ctx context.Context, b Boot, in Nonce) ([]byte, error) {
 		return nil, noEvidence(err)
 	}
 	return e.Encode()
+}
+
+// PINPath is where the machine's owner asks for a challenge, by GET with a nonce, and gives
+// the PIN, by POST. The owner's signature is what authenticates.
+const PINPath = "/pin"
+
+// PINChallenge gives, for a nonce, by what the machine's owner gives the PIN. Errors: those
+// of [Evidence]; and those of a machine that takes no PIN.
+func PINChallenge(ctx context.Context, b Boot, in Nonce) ([]byte, error) {
+	n, err := in.bytes()
+	if err != nil {
+		return nil, err
+	}
+	text, err := b.PINChallenge(ctx, n)
+	if err != nil {
+		return nil, noEvidence(err)
+	}
+	return text, nil
 }
 
 func noEvidence(err error) error {

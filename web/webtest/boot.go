@@ -50,6 +50,17 @@ func (b *Boot) Seal(_ context.Context, credential []byte) error {
 	return nil
 }
 
+// PINChallenge is that of a machine without an owner.
+func (b *Boot) PINChallenge(context.Context, []byte) ([]byte, error) {
+	return nil, fault.Errorf(fault.PINOwner, "this machine has no owner")
+}
+
+// GivePIN is that of a machine without an owner.
+func (b *Boot) GivePIN(ctx context.Context, _ []byte) error {
+	_, err := b.PINChallenge(ctx, nil)
+	return err
+}
+
 // CheckRevoke is as if the policy in force had version 5.
 func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
 	if below > 5 {

@@ -15,6 +15,7 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
+	"holdfast/attest/release"
 )
 
 // faultOf gives err as a fault; an error that is none was not foreseen.
@@ -120,9 +121,14 @@ type Boot struct {
 	// capped says that the PCR was capped when this boot began, by a process before.
 	capped bool
 
+	// taker takes a PIN from the machine's owner; giving is held while it does.
+	taker  *release.Taker
+	giving sync.Mutex
+
 	mu        sync.Mutex
 	collector *attest.Collector
 	status    progress.Status
+	given     string // who gave the PIN in this boot, for people; empty if nobody did
 }
 
 // New makes a boot that has not begun.
@@ -144,8 +150,11 @@ func New(o Options) *Boot {
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1)}
+	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1), taker: release.NewTaker()}
 	b.status = progress.Status{Boot: b.id, State: progress.Probe, Since: b.o.Now().UTC()}
+	if s, ok := o.Release.(*SealedRelease); ok && s.Owned != nil {
+		b.status.Owner = attest.KeyID(s.Owned.PolicyKey)
+	}
 	return b
 }
 
@@ -305,7 +314,7 @@ func (b *Boot) Status() progress.Status {
 // [attest.MaxNonce] bytes), in every state. Errors: [ErrNoPlatform]; or what the
 // hardware says.
 func (b *Boot) Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error) {
-	e, _, err := b.fresh(ctx, nonce)
+	e, _, err := b.fresh(ctx, nonce, nil)
 	return e, err
 }
 
@@ -313,7 +322,7 @@ func (b *Boot) Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, er
 // policy in force, or the default policy while there is none. Errors are those of
 // [Boot.Evidence]; evidence that fails is none.
 func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error) {
-	e, key, err := b.fresh(ctx, nonce)
+	e, key, err := b.fresh(ctx, nonce, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -329,8 +338,9 @@ func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *a
 	return e, attest.Verify(e, &signed.Policy, x), nil
 }
 
-// fresh makes evidence, and gives the TLS key that it names.
-func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byte, error) {
+// fresh makes evidence that names the release key, if there is one, and gives the TLS key
+// that it names.
+func (b *Boot) fresh(ctx context.Context, nonce, releaseKey []byte) (*attest.Evidence, []byte, error) {
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
@@ -341,6 +351,6 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	if err != nil {
 		return nil, nil, err
 	}
-	e, err := c.Collect(ctx, nonce, key, nil)
+	e, err := c.Collect(ctx, nonce, key, releaseKey)
 	return e, key, err
 }

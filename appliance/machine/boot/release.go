@@ -3,6 +3,7 @@ package boot
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,8 +40,10 @@ type SealedRelease struct {
 
 // OwnedRelease is a release that the machine's owner has to agree to.
 type OwnedRelease struct {
-	// Key is the owner's key for TPMs, as the launch file has it.
-	Key *ecdsa.PublicKey
+	// Key is the owner's key for TPMs, PolicyKey the one that signs launch files, and the PIN
+	// that the owner gives; as the launch file has them.
+	Key       *ecdsa.PublicKey
+	PolicyKey ed25519.PublicKey
 	// Approvals is the file of what the owner has approved, Successions that of the
 	// successions of the owner's keys; neither need be there.
 	Approvals, Successions string
@@ -50,7 +53,7 @@ type OwnedRelease struct {
 func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
 	text, err := policies.ReadFile(s.Blob)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with holdfast seal")
+		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with %s", s.command())
 	}
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
@@ -68,6 +71,14 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 		return nil, "", s.another(notReleased(err))
 	}
 	return credential, to + "; " + howSealed(sealed), nil
+}
+
+// command is how the credential is given.
+func (s *SealedRelease) command() string {
+	if s.Owned != nil {
+		return "holdfast pin give, as the owner of this machine"
+	}
+	return "holdfast seal"
 }
 
 // signed reads what was signed for the machine.
@@ -247,8 +258,17 @@ func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, 
 
 // Seal seals the HSM's credential to this machine's TPM, in place of one that
 // there may be. A boot that waits for it goes on. Errors: [*fault.Fault],
-// fault.Conflict where a broker releases the credential, or nothing does.
+// fault.Conflict where a broker releases the credential, or nothing does;
+// fault.SealByOwner on a machine whose owner alone gives it.
 func (b *Boot) Seal(_ context.Context, credential []byte) error {
+	if _, sealed := b.o.Release.(*SealedRelease); sealed && b.o.Launch != nil {
+		return fault.Errorf(fault.SealByOwner, "no PIN is taken here: the owner of this machine gives it with holdfast pin give, which checks the machine before")
+	}
+	return b.sealTo(credential)
+}
+
+// sealTo is [Boot.Seal], whoever gives the credential.
+func (b *Boot) sealTo(credential []byte) error {
 	if n, ok := b.o.Release.(NoRelease); ok {
 		return fault.Errorf(fault.Conflict, "no PIN is taken: %s", n.Why)
 	}

@@ -252,20 +252,25 @@ func (g *Gated) check(t transport.TPM, publisher, owner *ecdsa.PublicKey) error 
 
 // chooseOf is choose among what the signer has signed.
 func chooseOf(t transport.TPM, key *ecdsa.PublicKey, by Signer, use Use, all []Authorization) (*Authorization, error) {
-	value, err := by.counter().Read(t)
-	if errors.Is(err, counter.ErrNone) {
+	if _, err := by.counter().Read(t); errors.Is(err, counter.ErrNone) {
 		return nil, fault.Errorf(fault.SealTPM, "this TPM has no counter of the %s's: the secret was sealed by another, or its owner was cleared", by)
 	}
-	if err != nil {
+	return chosenBefore(t, key, wanted{by, use}, all)
+}
+
+// chosenBefore is chooseOf, also before anything was sealed in this TPM.
+func chosenBefore(t transport.TPM, key *ecdsa.PublicKey, want wanted, all []Authorization) (*Authorization, error) {
+	value, err := want.By.counter().Read(t)
+	if err != nil && !errors.Is(err, counter.ErrNone) {
 		return nil, err
 	}
-	a, err := choose(t, key, wanted{by, use}, value, all)
+	a, err := choose(t, key, want, value, all)
 	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		code := f.Code
-		if by == Owner && code == fault.SealPCRs {
+		if want.By == Owner && code == fault.SealPCRs {
 			code = fault.SealApproval
 		}
-		return nil, fault.Wrapf(code, f, "the %s has not authorized this", by)
+		return nil, fault.Wrapf(code, f, "the %s has not authorized this", want.By)
 	}
 	return a, err
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/go-tpm/tpm2/transport"
+
 	"holdfast/appliance/fault"
 	"holdfast/attest/tpm"
 )
@@ -41,6 +43,23 @@ func (s Signers) Seal(dev TPM, use Use, secret []byte) (Object, error) {
 		return Seal(dev, s.Publisher, use, secret)
 	}
 	return SealGated(dev, s.Publisher, s.Owner, use, secret)
+}
+
+// Check says why a secret that is sealed to the signers now would not open now, by what
+// they have signed: nobody has signed the state that the machine is in, or it was revoked.
+// It asks the TPM for its PCRs and its counters, and makes none. Errors: [*fault.Fault].
+func (s Signers) Check(dev TPM, use Use, by Signed) error {
+	err := dev.Do(func(t transport.TPM) error {
+		if _, err := chosenBefore(t, s.Publisher, wanted{Publisher, use}, by.Authorizations); err != nil || s.Owner == nil {
+			return err
+		}
+		_, err := chosenBefore(t, s.Owner, wanted{Owner, use}, by.Approvals)
+		return err
+	})
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
+		return f
+	}
+	return err
 }
 
 // Signed is what the signers have signed, and who the owner is.

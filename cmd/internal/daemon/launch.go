@@ -36,7 +36,7 @@ func (d *Daemon) findLaunch(ctx context.Context) {
 	d.launch = &boot.Launch{Why: owned.Why, Ignored: owned.Ignored}
 	if l := owned.Launch; l != nil {
 		d.launch.Digest, d.launch.Owner = l.Digest, l.OwnerDigest
-		d.owned = &boot.OwnedRelease{Key: owned.File.SealKey, Approvals: filepath.Join(d.image.Launch.Dir, ownership.ApprovalsFile), Successions: filepath.Join(d.image.Launch.Dir, ownership.SuccessionsFile)}
+		d.owned = &boot.OwnedRelease{Key: owned.File.SealKey, PolicyKey: l.Owner, Approvals: filepath.Join(d.image.Launch.Dir, ownership.ApprovalsFile), Successions: filepath.Join(d.image.Launch.Dir, ownership.SuccessionsFile)}
 	}
 	if owned.Why != nil {
 		d.o.Log.Error("no launch file counts: nothing will serve", "code", owned.Why.Codes(), "reason", owned.Why.Reason())

@@ -3,21 +3,33 @@ package daemon_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"io"
+	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/ownership"
+	"holdfast/appliance/machine/volume"
+	"holdfast/attest"
 	"holdfast/attest/owner"
+	"holdfast/attest/release"
 	"holdfast/attest/simulation"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"
+	"holdfast/web/operation"
 )
 
 // machineOwner is who owns a site's machine. A nil one is nobody.
@@ -216,4 +228,264 @@ func TestOwnersGate(t *testing.T) {
 	s.meddle = nil
 	replaceContent(t, s.cfg.SealedPIN(), sealed)
 	opens("the right one again")
+}
+
+// owned is a machine's answer to the one who would give it the PIN.
+type owned struct {
+	status int
+	text   []byte
+}
+
+// pin asks on the administrators' listener, as a stranger, in its turn.
+func (r *running) pin(method, query string, body []byte) (answer owned) {
+	r.s.t.Helper()
+	eventually(r.s.t, func() error {
+		q, err := http.NewRequestWithContext(r.s.t.Context(), method, "https://"+r.Admin.String()+operation.PINPath+query, bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		res, err := r.s.client().Do(q)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode == http.StatusTooManyRequests {
+			return errors.New(res.Status)
+		}
+		answer.status = res.StatusCode
+		answer.text, err = io.ReadAll(res.Body)
+		return err
+	})
+	return answer
+}
+
+// is expects the code, or that it went well if it is empty.
+func (o owned) is(t *testing.T, what string, code fault.Code) {
+	t.Helper()
+	var problem struct {
+		Code fault.Code `json:"code"`
+	}
+	if code == "" {
+		if o.status != http.StatusNoContent {
+			t.Errorf("%s: %d %s", what, o.status, o.text)
+		}
+		return
+	}
+	if err := json.Unmarshal(o.text, &problem); err != nil || problem.Code != code || o.status != code.Entry().Status {
+		t.Errorf("%s: %d %s, %v; want %s", what, o.status, o.text, err, code)
+	}
+}
+
+// challenge asks for one.
+func (r *running) challenge() *release.Challenge {
+	r.s.t.Helper()
+	nonce := make([]byte, 32)
+	_, _ = rand.Read(nonce)
+	answer := r.pin(http.MethodGet, "?nonce="+hex.EncodeToString(nonce), nil)
+	c, e, err := release.ParseChallenge(answer.text)
+	if err != nil {
+		r.s.t.Fatalf("%d %s: %v", answer.status, answer.text, err)
+	}
+	if !bytes.Equal(e.Nonce, nonce) || len(e.ReleaseKey) == 0 {
+		r.s.t.Errorf("the evidence is for the nonce %x, with a key of %d bytes", e.Nonce, len(e.ReleaseKey))
+	}
+	return c
+}
+
+func (s *site) given(c *release.Challenge, pin, approvals []byte, key ed25519.PrivateKey) []byte {
+	s.t.Helper()
+	text, err := release.Give(c, pin, approvals, key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return text
+}
+
+// TestGivePIN: the machine takes its PIN from its owner alone, once, for a challenge of
+// its own, while it waits; no page and no command takes it; and it boots on.
+func TestGivePIN(t *testing.T) {
+	s := newOwnedSite(t)
+	s.noPIN = true
+	from := len(s.log.String())
+	r := s.begin()
+	s.logged(from, `again" state=release code=E_SEAL_MISSING reason="no PIN is sealed on this machine yet; give it with holdfast pin give, as the owner of this machine`)
+	if b := r.status().Boot; b.Owner != attest.KeyID(ownerKey(1).Public().(ed25519.PublicKey)) {
+		t.Errorf("the owner is %q", b.Owner)
+	}
+
+	// No other way.
+	if err := r.do("POST", "seal", operation.SealRequest{PIN: s.pin}, nil); fault.CodeOf(err) != fault.SealByOwner {
+		t.Errorf("holdfast seal: %v", err)
+	}
+
+	approvals, err := os.ReadFile(s.inLaunch(ownership.ApprovalsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.challenge()
+	good := s.given(c, s.pin, nil, ownerKey(1))
+	other := newOwnedSite(t) // another machine, of the same owner
+	other.noPIN = true
+	from = len(other.log.String())
+	there := other.begin()
+	other.logged(from, `again" state=release code=E_SEAL_MISSING`)
+	there.pin(http.MethodPost, "", good).is(t, "relayed to another machine", fault.PINChallenge)
+	there.stop()
+
+	changed := *c
+	changed.Evidence = bytes.Replace(c.Evidence, []byte(`"software":"`), []byte(`"software":"x`), 1)
+	for what, tt := range map[string]struct {
+		body []byte
+		code fault.Code
+	}{
+		"nothing":                  {nil, fault.Invalid},
+		"rubbish":                  {[]byte("{}"), fault.Invalid},
+		"another owner":            {s.given(c, s.pin, nil, ownerKey(2)), fault.PINOwner},
+		"a changed envelope":       {bytes.Replace(good, []byte(`"sig":"`), []byte(`"sig":"AA`), 1), fault.PINOwner},
+		"evidence that it did not": {s.given(&changed, s.pin, nil, ownerKey(1)), fault.PINChallenge},
+		"a ticket of another":      {s.given(&release.Challenge{Evidence: c.Evidence, Ticket: r.challenge().Ticket}, s.pin, nil, ownerKey(1)), fault.PINChallenge},
+		"no approvals that can be": {s.given(r.challenge(), s.pin, []byte("{}"), ownerKey(1)), fault.Invalid},
+		"a PIN that is none":       {s.given(r.challenge(), nil, nil, ownerKey(1)), fault.Invalid},
+		"a PIN that is too long":   {s.given(r.challenge(), make([]byte, seal.MaxSecret+1), nil, ownerKey(1)), fault.Invalid},
+		"much":                     {make([]byte, owner.MaxPIN+1), fault.Invalid},
+	} {
+		r.pin(http.MethodPost, "", tt.body).is(t, what, tt.code)
+	}
+	// Another's launch signature is none of a PIN, though the key is the right one.
+	_, envelope, _ := bytes.Cut(s.owner.document, []byte(`"signature":`))
+	r.pin(http.MethodPost, "", bytes.TrimSuffix(bytes.TrimSpace(envelope), []byte("}"))).is(t, "the signature of the launch file", fault.Invalid)
+
+	// A PIN that would not open is not sealed.
+	if err := os.Remove(s.inLaunch(ownership.ApprovalsFile)); err != nil {
+		t.Fatal(err)
+	}
+	r.pin(http.MethodPost, "", s.given(r.challenge(), s.pin, nil, ownerKey(1))).is(t, "without approvals", fault.SealApproval)
+	if _, err := os.Stat(s.cfg.SealedPIN()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a PIN is sealed: %v", err)
+	}
+
+	from = len(s.log.String())
+	right := s.given(r.challenge(), s.pin, approvals, ownerKey(1))
+	r.pin(http.MethodPost, "", right).is(t, "the owner", "")
+	s.logged(from, `msg=boot state=release .*reason="released to release 1.2.0, approved by the owner as release 1.2.0; .*; the owner `+r.status().Boot.Owner+` gave the PIN at`)
+	s.logged(from, `msg=serving `)
+	r.pin(http.MethodPost, "", right).is(t, "again", fault.PINServes)
+	r.pin(http.MethodGet, "?nonce="+strings.Repeat("ab", 32), nil).is(t, "a challenge while it serves", fault.PINServes)
+	if err := r.do("POST", "seal", operation.SealRequest{PIN: s.pin}, nil); fault.CodeOf(err) != fault.SealByOwner {
+		t.Errorf("holdfast seal while it serves: %v", err)
+	}
+	if log := s.log.String(); strings.Contains(log, string(s.pin)) {
+		t.Error("the log has the PIN")
+	}
+	r.stop()
+
+	// The next start has it; and what was recorded is of no use there.
+	s.asIs, s.noPIN = true, false
+	if err := os.Remove(s.cfg.SealedPIN()); err != nil {
+		t.Fatal(err)
+	}
+	from = len(s.log.String())
+	r = s.begin()
+	s.logged(from, `again" state=release code=E_SEAL_MISSING`)
+	r.pin(http.MethodPost, "", right).is(t, "recorded in an earlier boot", fault.PINChallenge)
+	r.pin(http.MethodPost, "", s.given(r.challenge(), s.pin, nil, ownerKey(1))).is(t, "given again", "")
+	s.logged(from, `msg=serving `)
+	r.stop()
+	r = s.start()
+	r.stop()
+
+	// Capped.
+	if err := os.Remove(s.inLaunch(ownership.ApprovalsFile)); err != nil {
+		t.Fatal(err)
+	}
+	from = len(s.log.String())
+	r = s.begin()
+	s.logged(from, `msg=boot state=locked .*code=E_SEAL_APPROVAL`)
+	r.pin(http.MethodPost, "", right).is(t, "capped", fault.PINCapped)
+	r.pin(http.MethodGet, "?nonce="+strings.Repeat("ab", 32), nil).is(t, "a challenge of a capped machine", fault.PINCapped)
+	r.stop()
+}
+
+// TestGivePINWithoutOwner: a machine without an owner takes none; nor does one of an image
+// that asks for a launch file and has none take it another way.
+func TestGivePINWithoutOwner(t *testing.T) {
+	s := newSite(t)
+	s.noPIN = true
+	from := len(s.log.String())
+	r := s.begin()
+	s.logged(from, `again" state=release code=E_SEAL_MISSING reason="no PIN is sealed on this machine yet; give it with holdfast seal`)
+	r.pin(http.MethodGet, "?nonce="+strings.Repeat("ab", 32), nil).is(t, "a challenge", fault.PINOwner)
+	r.pin(http.MethodPost, "", []byte("{}")).is(t, "a PIN", fault.PINOwner)
+	r.stop()
+
+	s = newOwnedSite(t)
+	if err := os.Remove(s.inLaunch(ownership.StoredFile)); err != nil {
+		t.Fatal(err)
+	}
+	from = len(s.log.String())
+	r = s.begin()
+	s.logged(from, `msg=boot state=locked .*code=E_LAUNCH_MISSING`)
+	if err := r.do("POST", "seal", operation.SealRequest{PIN: s.pin}, nil); fault.CodeOf(err) != fault.SealByOwner {
+		t.Errorf("holdfast seal: %v", err)
+	}
+	r.pin(http.MethodPost, "", []byte("{}")).is(t, "a PIN", fault.PINOwner)
+	r.stop()
+}
+
+// TestOwnersGateOfTheVolume: with a state volume the PIN of an owner needs gate and volume;
+// beside another volume it is of no use, and the owner gives it again without a restart.
+func TestOwnersGateOfTheVolume(t *testing.T) {
+	s := newOwnedSite(t)
+	dir, err := os.MkdirTemp("/dev/shm", "holdfast-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.cfg.State.Volume = filepath.Join(dir, "volume.json")
+	id := bytes.Repeat([]byte{8}, 32)
+	if err := (volume.Outcome{Opened: true, Authorization: "release 1.2.0", Identity: id}).Write(s.cfg.State.Volume); err != nil {
+		t.Fatal(err)
+	}
+	s.meddle = func(p *simulation.Platform) error { return p.TPM.MeasureFirst(tpm.StateVolume(id)) }
+	begin := func(volumeKey byte, code string) (*running, int) {
+		t.Helper()
+		if err := (volume.Opened{PINKey: bytes.Repeat([]byte{volumeKey}, 32)}).HandOver(s.cfg.State.Volume, os.Getuid()); err != nil {
+			t.Fatal(err)
+		}
+		from := len(s.log.String())
+		r := s.begin()
+		if code == "" {
+			s.logged(from, `msg=serving `)
+		} else {
+			s.logged(from, `again" state=release code=`+code)
+		}
+		return r, from
+	}
+	s.noPIN = true
+	r, from := begin(1, "E_SEAL_MISSING")
+	r.pin(http.MethodPost, "", s.given(r.challenge(), s.pin, nil, ownerKey(1))).is(t, "first", "")
+	s.logged(from, `msg=serving `)
+	r.stop()
+	text, err := os.ReadFile(s.cfg.SealedPIN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, err := seal.ParseBound(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := bound.Object.(*seal.Gated); !ok {
+		t.Errorf("the PIN is sealed to the volume without the gate: %T", bound.Object)
+	}
+	s.asIs, s.noPIN = true, false
+	r, _ = begin(1, "")
+	r.stop()
+	calls := s.shim.AllCalls()
+	r, from = begin(2, "E_SEAL_VOLUME")
+	if now := s.shim.AllCalls(); now != calls {
+		t.Errorf("the HSM was called %d times", now-calls)
+	}
+	r.pin(http.MethodPost, "", s.given(r.challenge(), s.pin, nil, ownerKey(1))).is(t, "on the new volume", "")
+	s.logged(from, `msg=serving `)
+	r.stop()
 }

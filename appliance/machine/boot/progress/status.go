@@ -36,6 +36,9 @@ type Status struct {
 	// again; empty otherwise.
 	Code   string `json:"code,omitempty" jsonschema:"The code of why the boot is locked or degraded, or is tried again; absent otherwise."`
 	Reason string `json:"reason,omitempty" jsonschema:"Why the boot is locked or degraded, or is tried again; absent otherwise."`
+	// Owner is the ID of the key of the machine's owner, who alone gives it the PIN; empty
+	// if it has none.
+	Owner string `json:"owner,omitempty" jsonschema:"The ID of the key of the machine's owner, who alone gives it the PIN; absent if it has none." example:"b7d0a1c2e3f4a5b6"`
 	// Steps are the states so far, each with how long it took.
 	Steps []Step `json:"steps" jsonschema:"The steps of the boot so far."`
 	// Attestation is the last appraisal; nil before the first.
@@ -47,6 +50,9 @@ type Status struct {
 type Attestation struct {
 	Time   time.Time        `json:"time" jsonschema:"When the evidence was appraised."`
 	Result appraisal.Result `json:"result" jsonschema:"What the appraisal found."`
+	// Accepted says whether the machine may have its secret, and serve, by that result: it
+	// passed, or a person has forced the policy and nothing else is missing.
+	Accepted bool `json:"accepted" jsonschema:"Whether the machine may serve by that result: it passed, or a person has forced the policy and nothing else is missing." example:"true"`
 	// Policy is the name of the policy, Version its version.
 	Policy  string `json:"policy" jsonschema:"The name of the policy."`
 	Version uint64 `json:"policy_version" jsonschema:"The version of the policy."`
