@@ -173,7 +173,9 @@ func TestOwnersGate(t *testing.T) {
 	release1 := s.components
 	s.owner.away, s.components = true, []swtpm.Component{{Name: ".linux", Content: []byte("an evil kernel")}}
 	refused("a release of the publisher alone", "E_SEAL_APPROVAL", "the owner has not authorized this")
-	s.owner.away, s.components = false, release1
+	s.components, s.cfg.Keys.MaxUnlocked = release1, 7
+	refused("another configuration of the publisher alone", "E_SEAL_APPROVAL", "but for PCR 14")
+	s.owner.away, s.cfg.Keys.MaxUnlocked = false, 0
 	opens("what both have signed")
 	before, err := os.ReadFile(s.cfg.Release.Authorizations)
 	if err != nil {
