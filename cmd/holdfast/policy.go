@@ -137,22 +137,26 @@ func policyReferenceCommand(a *admin) *cobra.Command {
 		Short: "Add the PCR values of evidence to an unsigned policy, as those of a release",
 		Long: "Add the PCR values of evidence to an unsigned policy, as those of a known release.\n" +
 			"The evidence must pass all checks of the policy, but for the references that it has\n" +
-			"already. Nothing else changes: a new version of the policy is for you to set.",
+			"already; what could not be checked is listed. Nothing else changes: a new version of the\n" +
+			"policy is for you to set.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
 				return err
 			}
-			r, err := referenceFrom(args[1], nonce, name, p)
+			r, unchecked, err := referenceFrom(args[1], nonce, name, p)
 			if err != nil {
 				return err
 			}
 			if err := writeReference(p, r, replace, out); err != nil {
 				return err
 			}
-			return a.Show(cmd, r, func(w io.Writer) {
+			return a.Show(cmd, madeReference{r, append([]appraisal.Check{}, unchecked...)}, func(w io.Writer) {
 				cli.Row(w, "reference", r.Name)
 				rowsOfPCRs(w, "", r.PCRs)
+				for _, c := range unchecked {
+					cli.Row(w, "unchecked", c.Code, c.Detail)
+				}
 			})
 		}),
 	}
@@ -178,22 +182,36 @@ func readUnsignedPolicy(path string) (*attest.Policy, error) {
 	return p, nil
 }
 
-// referenceFrom gives the reference that the evidence matches, if the evidence
-// passes all checks of the policy but that for references.
-func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference, err error) {
+// madeReference is a reference with the checks that its evidence was not asked: they matter,
+// and something was not given.
+type madeReference struct {
+	tpm.Reference
+	Unchecked []appraisal.Check `json:"unchecked"`
+}
+
+// referenceFrom gives the reference that the evidence matches, if the evidence passes all
+// checks of the policy but that for references; and the checks that could not be run.
+func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference, unchecked []appraisal.Check, err error) {
 	e, given, err := readEvidence(path, nonce)
 	if err != nil {
-		return r, err
+		return r, nil, err
 	}
 	if e.TPM == nil {
-		return r, fmt.Errorf("%s has no TPM quote, so no PCR values; collect evidence on a machine with a TPM", path)
+		return r, nil, fmt.Errorf("%s has no TPM quote, so no PCR values; collect evidence on a machine with a TPM", path)
 	}
 	open := *p
 	open.TPM.References = nil
-	if err := takesForReference(attest.Verify(e, &open, attest.Expectation{Nonce: given})); err != nil {
-		return r, fmt.Errorf("%s: %w", path, err)
+	v := attest.Verify(e, &open, attest.Expectation{Nonce: given})
+	if err := takesForReference(v); err != nil {
+		return r, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return tpm.NewReference(name, e.TPM, p.TPM)
+	for _, c := range v.Checks {
+		if c.Result == appraisal.Missing && c.Code != string(fault.TPMReference) && c.Code != string(fault.PolicyUnproven) {
+			unchecked = append(unchecked, c) // the two are what the reference is made for
+		}
+	}
+	r, err = tpm.NewReference(name, e.TPM, p.TPM)
+	return r, unchecked, err
 }
 
 // unaskedOfReference are the checks without which evidence may give a reference: the

@@ -206,7 +206,8 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 	}
 	now := b.o.Now()
 	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Signed: b.policy, Endorsements: b.own, Roots: b.o.Roots})
-	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
+	refused := b.policy.Accept(verdict)
+	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Accepted: refused == nil, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
 			a.Reference = c.Detail
@@ -217,11 +218,11 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		b.o.Log.Warn("the policy does not prove which code runs", "policy", b.policy.Name, "version", b.policy.Version, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 	}
 	b.set(func(s *progress.Status) { s.Attestation = a })
-	if err := b.policy.Accept(verdict); err != nil {
+	if refused != nil {
 		// What only the clock refuses is of class fault.TryAgain: it may pass with fresh
 		// evidence, when the clock is set.
 		f := fault.Decoded(cmp.Or(verdict.Against(), string(fault.Appraise)), "the evidence does not meet the policy")
-		f.Err = err
+		f.Err = refused
 		b.evidence = nil
 		return "", f
 	}

@@ -8,6 +8,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
+	"holdfast/attest/appraisal"
 )
 
 // TestUnproven: a policy that does not prove the code is not used, at the start and
@@ -56,7 +57,7 @@ func TestUnproven(t *testing.T) {
 			s.policy.Unproven = "only a test"
 			s.start()
 			s.waits()
-			if a := s.is(progress.Serving, "").Attestation; a.Unproven != "only a test" {
+			if a := s.is(progress.Serving, "").Attestation; a.Unproven != "only a test" || a.Result != appraisal.Incomplete || !a.Accepted {
 				t.Errorf("%+v", a)
 			}
 			s.pass(time.Hour)

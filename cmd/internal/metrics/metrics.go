@@ -18,6 +18,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest/appraisal"
 	"holdfast/hsm"
 )
 
@@ -212,7 +213,8 @@ var (
 	hsmFree      = describe("hsm_free_sessions", "How many more sessions the HSM allows; not there if it sets no limit or does not say.", "token", "serial")
 	hsmProbed    = describe("hsm_probe_timestamp_seconds", "When the last test operation in the HSM began.", "token", "serial")
 	attested     = describe("attestation_timestamp_seconds", "When the appliance's own evidence was last appraised.")
-	attestedOK   = describe("attestation_success", "1 if the last appraisal passed.")
+	attestedOK   = describe("attestation_success", "1 if the appliance may serve by its last appraisal: it passed, or a person has forced its policy and nothing else was missing.")
+	attestedAs   = describe("attestation_result", "1 for the result of the last appraisal, 0 for the others. Under a policy that is forced it is incomplete.", "result")
 	keyExpires   = describe("attestation_key_expiry_timestamp_seconds", "When the certificate of the processor's key expires.")
 	certExpires  = describe("certificate_expiry_timestamp_seconds", "When the server's certificate expires.")
 	clockAhead   = describe("clock_ahead_seconds", "By how much the wall clock is ahead of the time that has passed; keys that are due and audit records past their age wait for it.")
@@ -242,7 +244,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
+		attested, attestedOK, attestedAs, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -349,7 +351,10 @@ func collectBoot(set setter, b progress.Status) {
 	}
 	if a := b.Attestation; a != nil {
 		set(attested, seconds(a.Time))
-		set(attestedOK, flag(a.Result == "pass"))
+		set(attestedOK, flag(a.Accepted))
+		for _, r := range []appraisal.Result{appraisal.Pass, appraisal.Incomplete, appraisal.Fail} {
+			set(attestedAs, flag(a.Result == r), string(r))
+		}
 		if !a.KeyExpires.IsZero() {
 			set(keyExpires, seconds(a.KeyExpires))
 		}

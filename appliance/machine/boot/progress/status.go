@@ -50,6 +50,9 @@ type Status struct {
 type Attestation struct {
 	Time   time.Time        `json:"time" jsonschema:"When the evidence was appraised."`
 	Result appraisal.Result `json:"result" jsonschema:"What the appraisal found."`
+	// Accepted says whether the machine may have its secret, and serve, by that result: it
+	// passed, or a person has forced the policy and nothing else is missing.
+	Accepted bool `json:"accepted" jsonschema:"Whether the machine may serve by that result: it passed, or a person has forced the policy and nothing else is missing." example:"true"`
 	// Policy is the name of the policy, Version its version.
 	Policy  string `json:"policy" jsonschema:"The name of the policy."`
 	Version uint64 `json:"policy_version" jsonschema:"The version of the policy."`
