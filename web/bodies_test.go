@@ -60,7 +60,7 @@ var samples = map[string]string{
 	"setPolicy":           `{"cedar": "permit (principal, action, resource);", "force": true}`,
 	"createCredential":    `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`,
 	"seal":                `{"pin": "NDcxMQ==", "admission": "00"}`,
-	"revokePolicies":      `{"below": 1}`,
+	"revokePolicies":      `{"below": 1, "approvals": true}`,
 	"installLaunch":       `{"document": "good", "sets": ["x"]}`,
 	"installPolicy":       `{"policy": "good", "authorizations": "good", "approvals": "good", "admits": ["x"]}`,
 	"drainNode":           `{"drained": true}`,
