@@ -146,7 +146,7 @@ staticcheck:
 # matrices the race detector sees a tenth; they are tried whole without it.
 unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 30m ./...
-	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment|TestMoveKilled)' ./appliance ./cmd/internal/holdfastd
+	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment|TestMoveKilled|TestPolicyFields$$)' ./appliance ./cmd/internal/holdfastd ./attest/release
 	HOLDFAST_TEST_PACKAGES=1 go test -timeout 20m -run '^(TestConsoleManyEntries|TestConsoleFiles)$$' ./cmd/holdfast-dev
 
 # The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,

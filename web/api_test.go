@@ -92,7 +92,7 @@ func optionsOn(t testing.TB, rows *sqlite.DB, domain operation.Domain, b operati
 		t.Fatal(err)
 	}
 	return operation.Options{Domain: domain, Boot: b, Audit: audit, Journal: &journal{rows.Machine(), rows}, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a, Answers: rows, Seals: a.Seals(),
-		Activity: activity.New(nil), Site: webtest.Site{Release: "test", Endpoint: "https://xks.test", On: instance.Identity{ID: "i-1234567890abcdef0"}, Served: operation.Certificate{Names: []string{}}}, Policies: &webtest.Policies{}, Log: log, Still: asBefore}
+		Activity: activity.New(nil), Site: webtest.Site{Release: "test", Endpoint: "https://xks.test", On: instance.Identity{ID: "i-1234567890abcdef0"}, Served: operation.Certificate{Names: []string{}}}, Policies: &webtest.Policies{}, Launches: &webtest.Launches{Now: operation.LaunchDetail{Required: true}}, Log: log, Still: asBefore}
 }
 
 // asBefore takes callers that are no users.

@@ -523,7 +523,7 @@ func TestUnverifiedUsers(t *testing.T) {
 		}
 	}
 	slices.Sort(may)
-	want := []string{"beginProvePasskey", "block", "installPolicy", "probeHSMs", "provePasskey", "provePassword", "revokeOwnSession", "seal", "signOutEverywhere"}
+	want := []string{"beginProvePasskey", "block", "installLaunch", "installPolicy", "probeHSMs", "provePasskey", "provePassword", "revokeOwnSession", "seal", "signOutEverywhere"}
 	if !slices.Equal(may, want) {
 		t.Errorf("they may %v\nwant %v", may, want)
 	}
@@ -582,7 +582,7 @@ func TestHeldState(t *testing.T) {
 		}
 	}
 	slices.Sort(may)
-	want := []string{"acceptState", "beginProvePasskey", "block", "installPolicy", "probeHSMs", "provePasskey", "provePassword", "revokeOwnSession", "seal", "signOutEverywhere"}
+	want := []string{"acceptState", "beginProvePasskey", "block", "installLaunch", "installPolicy", "probeHSMs", "provePasskey", "provePassword", "revokeOwnSession", "seal", "signOutEverywhere"}
 	if !slices.Equal(may, want) {
 		t.Errorf("they may %v\nwant %v", may, want)
 	}

@@ -16,7 +16,7 @@ var launchCodes = []Entry{
 		Do:    "Write one with `holdfast launch new`, sign it with `holdfast launch sign FILE --key FILE --version 2 --out FILE --user-data FILE`, and launch the machine with that user data."},
 	{Code: LaunchFile, Class: WrongState,
 		Title: "The launch file cannot be read, or sets what this image does not take.",
-		Do:    "Correct what the reason names, sign the file again with a higher version, and give it to the machine; `holdfast launch check FILE` finds most mistakes before."},
+		Do:    "Correct what the reason names, sign the file again with a higher version, and give it to the machine with `holdfast launch install FILE`; `holdfast launch check FILE` finds most mistakes before."},
 	{Code: LaunchSignature, Class: Refused,
 		Title: "The launch file is not signed by the owner whom it names: it was changed, or its signature was.",
 		Do:    "Find out who changed it. Put the launch file back that the owner has signed, and restart the machine."},

@@ -16,8 +16,13 @@ import (
 // no envelope of another purpose is taken for one.
 const pinType = "application/vnd.holdfast.pin.v1+json"
 
-// MaxPIN is the size of the largest envelope of a PIN, in bytes: it may carry approvals.
-const MaxPIN = 3 << 20
+// Sizes in bytes. A machine reads an envelope before it knows who sent it.
+const (
+	// MaxPIN is the size of the largest envelope of a PIN.
+	MaxPIN = 256 << 10
+	// MaxApprovals is the size of the largest file of approvals that goes along.
+	MaxApprovals = 96 << 10
+)
 
 // SignPIN gives what carries an encrypted PIN to a machine as a file: a DSSE envelope,
 // signed with the key that signs launch files.

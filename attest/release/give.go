@@ -78,6 +78,9 @@ func giveInfo(nonce, evidence []byte) []byte {
 // nil if there is none. Whether the machine may have the credential, the caller has found
 // out from the evidence.
 func Give(c *Challenge, credential, approvals []byte, key ed25519.PrivateKey) ([]byte, error) {
+	if n := len(approvals); n > owner.MaxApprovals {
+		return nil, fmt.Errorf("the file of approvals has %d bytes, of which %d can go along with a PIN; put it beside the launch file instead, or approve fewer releases", n, owner.MaxApprovals)
+	}
 	evidence, err := attest.Parse(c.Evidence)
 	if err != nil {
 		return nil, err

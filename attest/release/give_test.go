@@ -56,6 +56,14 @@ func TestTaker(t *testing.T) {
 	}
 	// The key of another nonce's evidence, under this one's ticket.
 	mixed := &release.Challenge{Evidence: challenge(this, 2).Evidence, Ticket: c.Ticket}
+	// The longest PIN and approvals fit.
+	longest, err := release.Give(c, make([]byte, 128), make([]byte, owner.MaxApprovals), key(1))
+	if err != nil || len(longest) > owner.MaxPIN {
+		t.Errorf("the longest has %d bytes, of %d: %v", len(longest), owner.MaxPIN, err)
+	}
+	if _, err := release.Give(c, []byte("the PIN"), make([]byte, owner.MaxApprovals+1), key(1)); err == nil {
+		t.Error("longer approvals are sent")
+	}
 	// What opens for another key, under the right ticket, nonce and evidence.
 	var given map[string]any
 	payload := must(owner.OpenPIN(good, public))(t)

@@ -72,9 +72,12 @@ func TestPolicyFields(t *testing.T) {
 	for _, words := range []string{"", "a test of a policy that is forced"} {
 		p := s.policy()
 		p.Unproven, p.Instance = words, asks(s)
-		for _, c := range variants(t, p) {
+		for i, c := range variants(t, p) {
 			if words != "" {
 				c.name = "forced: " + c.name
+			}
+			if i%oneIn != 0 && otherCodePasses[c.name] == "" {
+				continue
 			}
 			takes, gives := s.tries(t, c.text, own.TPM)
 			if takes {
@@ -90,7 +93,7 @@ func TestPolicyFields(t *testing.T) {
 			t.Errorf("%s: nothing passes that should, as %s", name, why)
 		}
 	}
-	if len(passed) < 300 || opened < 20 {
+	if len(passed) < 1000/oneIn || opened < 20/oneIn {
 		t.Errorf("%d policies were tried, of which %d can be used", len(passed), opened)
 	}
 	t.Logf("%d policies, of which %d can be used", len(passed), opened)

@@ -132,12 +132,17 @@ func sealCommand(a *admin) *cobra.Command {
 
 func sealRevokeCommand(a *admin) *cobra.Command {
 	var r operation.Revocation
-	c := a.asking("revoke --below VERSION", "Have this machine's TPM refuse all policies of a lower version, for good", func(cmd *cobra.Command, _ []string) error {
+	c := a.asking("revoke --below VERSION [--approvals]", "Have this machine's TPM refuse all policies, or approvals, of a lower version, for good", func(cmd *cobra.Command, _ []string) error {
 		return call(a, cmd, operation.RevokePolicies, r, func(w io.Writer, _ operation.Nothing) {
-			cli.Row(w, "revoked", fmt.Sprintf("all policies below version %d", r.Below))
+			what := "policies"
+			if r.Approvals {
+				what = "approvals"
+			}
+			cli.Row(w, "revoked", fmt.Sprintf("all %s below version %d", what, r.Below))
 		})
 	})
 	c.Flags().Uint64Var(&r.Below, "below", 0, "the lowest version that is still good")
+	c.Flags().BoolVar(&r.Approvals, "approvals", false, "revoke what the machine's owner has approved (policy approve --version), instead of policies")
 	_ = c.MarkFlagRequired("below") // it exists: it was made above
 	return c
 }

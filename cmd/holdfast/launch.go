@@ -21,7 +21,7 @@ import (
 )
 
 func launchCommand(a *admin) *cobra.Command {
-	return cli.Group("launch", "Write, sign and check launch files", launchNewCommand(), launchCheckCommand(a), launchSignCommand(a), launchShowCommand(a))
+	return cli.Group("launch", "Write, sign and check launch files", launchNewCommand(), launchCheckCommand(a), launchSignCommand(a), launchShowCommand(a), launchStatusCommand(a), launchInstallCommand(a))
 }
 
 func launchNewCommand() *cobra.Command {

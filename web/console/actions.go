@@ -187,6 +187,9 @@ func proofActions() []action {
 		post(operation.Seal, func(f *form) operation.SealRequest {
 			return operation.SealRequest{PIN: operation.Secret(f.secret("pin")), Admission: f.hidden("admission")}
 		}, then{done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."}),
+		post(operation.InstallLaunch, func(f *form) operation.LaunchDocument {
+			return operation.LaunchDocument{Document: f.trimmed("document")}
+		}, then{done: "The launch file is installed. The machine starts with it from the next time on: restart it."}),
 		post(operation.InstallPolicy, func(f *form) operation.PolicyFiles {
 			return operation.PolicyFiles{Policy: f.text("policy"), Authorizations: f.text("authorizations"), Approvals: f.text("approvals")}
 		}, then{done: "The policy is installed. A machine that serves is judged by it now; one that is locked, at its next start."}),

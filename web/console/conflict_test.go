@@ -22,6 +22,7 @@ import (
 // unversioned are the operations on a thing with a revision whose form sends none, and why.
 var unversioned = map[string]string{
 	"installCertificate": "each node has a certificate of its own: the revision of one would conflict at the next, which the balancer chooses",
+	"installLaunch":      "each node has a launch file of its own",
 	"installPolicy":      "each node has a policy of its own",
 	"shareCertificate":   "it begins with the certificate of whichever node is asked",
 	"unshareCertificate": "each node says beside the shared certificate whether a signing request of its own waits",

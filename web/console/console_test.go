@@ -68,6 +68,12 @@ func evilPolicies() *webtest.Policies {
 	return &webtest.Policies{Now: operation.AppraisalPolicy{Name: evil, Version: 3, SHA256: evil, Signer: evil, Unproven: evil, Admits: []string{evil}, Ignored: evil}}
 }
 
+// evilLaunches say so, too.
+func evilLaunches() *webtest.Launches {
+	file := &operation.LaunchFile{SHA256: evil, Version: 3, Owner: evil, Sets: []string{evil}}
+	return &webtest.Launches{Now: operation.LaunchDetail{Required: true, InForce: file, Next: file, Why: evil, Ignored: evil}}
+}
+
 var evilEnd = time.Now().Add(1000 * time.Hour) // the same for each that is asked
 
 // rig is a console of a real appliance, with users in a real database.
@@ -142,7 +148,7 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes .
 	checked := by(r)
 	// Two nodes of a fleet, over one store, answer in turn: what one of them remembers alone
 	// is missing in every second request.
-	nodes, policies := &balancer{}, evilPolicies()
+	nodes, policies, launches := &balancer{}, evilPolicies(), evilLaunches()
 	for range 2 {
 		config := identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }}
 		for _, change := range changes {
@@ -153,7 +159,7 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes .
 			t.Fatal(err)
 		}
 		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance, Answers: r.Store, Seals: r.Appliance.Seals(),
-			Activity: activity.New(r.clock), Site: evilSite(), Policies: policies, Log: log, Now: r.clock})
+			Activity: activity.New(r.clock), Site: evilSite(), Policies: policies, Launches: launches, Log: log, Now: r.clock})
 		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock,
 			Changes: func() uint64 { return rows.Changes() + r.Store.Changes() }})
 		if nodes.routes == nil {
@@ -309,7 +315,7 @@ var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"}, "approval_hours": {"72"},
 	"keys": {"1"}, "key_version": {"0"}, "setting": {"four_eyes"}, "time": {"2020-01-01T00:00"}, "admission": {strings.Repeat("0", 64)},
-	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}, "file": {"id,usage,custody\nnew,encrypt,cached\n"}, "policy": {"good"}, "authorizations": {""}, "approvals": {"good"}}
+	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}, "file": {"id,usage,custody\nnew,encrypt,cached\n"}, "document": {"good"}, "policy": {"good"}, "authorizations": {""}, "approvals": {"good"}}
 
 // confirmed are the form's values with what people enter, and whatever has to be
 // typed once more.
@@ -326,7 +332,7 @@ func typedName(v url.Values, operation string) string {
 	fields := map[string]string{"block": "key", "unblock": "key", "deleteKeyStore": "keystore", "setQuota": "keystore", "setPolicy": "keystore", "discardKeyStore": "keystore",
 		"disableKey": "key", "scheduleKeyDeletion": "key", "discardKey": "key", "deactivateCredential": "credential", "deleteCredential": "credential", "discardCredential": "credential",
 		"discardGrant": "grant", "discardSetting": "setting", "disableUser": "user_name", "deleteUser": "user_name", "setRole": "user_name", "drainNode": "node", "removeNode": "node"}
-	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "installCertificate": "Install certificate", "shareCertificate": "Share certificate", "unshareCertificate": "Stop sharing certificate", "installPolicy": "Install appraisal policy", "revokePolicies": "Revoke older policies"}
+	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "installCertificate": "Install certificate", "shareCertificate": "Share certificate", "unshareCertificate": "Stop sharing certificate", "installPolicy": "Install appraisal policy", "installLaunch": "Install launch file", "revokePolicies": "Revoke older policies"}
 	return cmp.Or(v.Get(fields[operation]), words[operation], "nothing is typed")
 }
 
@@ -615,10 +621,10 @@ func TestSuspendedDeletion(t *testing.T) {
 		}
 		return w.Body.String()
 	}
-	if list := page("/keystores/bank/keys?state=deletion_suspended"); !strings.Contains(list, "Deletion suspended") || strings.Count(list, "/do/cancelKeyDeletion") != 2 || strings.Contains(list, "/do/enableKey") {
+	if list := page("/keystores/bank/keys?standing=deletion_suspended"); !strings.Contains(list, "Deletion suspended") || strings.Count(list, "/do/cancelKeyDeletion") != 2 || strings.Contains(list, "/do/enableKey") {
 		t.Errorf("the list is %s", list)
 	}
-	if list := page("/keystores/bank/keys?state=pending_deletion"); strings.Contains(list, "/do/cancelKeyDeletion") {
+	if list := page("/keystores/bank/keys?standing=pending_deletion"); strings.Contains(list, "/do/cancelKeyDeletion") {
 		t.Errorf("keys are still pending deletion: %s", list)
 	}
 	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {

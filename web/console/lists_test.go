@@ -63,7 +63,7 @@ func TestListOfNodes(t *testing.T) {
 	if len(seen) != 120 || !slices.IsSorted(seen) {
 		t.Errorf("the pages have %d nodes: %v", len(seen), seen)
 	}
-	last := open("/fleet?state=drained")
+	last := open("/fleet?standing=drained")
 	if n := len(address.FindAllString(last, -1)); n != 1 || !strings.Contains(last, "node-119.test") || !strings.Contains(last, `action="/do/drainNode"`) {
 		t.Errorf("the filter by state leaves %d", n)
 	}

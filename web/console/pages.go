@@ -42,7 +42,7 @@ func init() { // for refused forms have their pages made again
 			return operation.ApprovalName{Approval: p.param("approval")}
 		})},
 		{"/state", state, all(stored(admitted), damage, thing(operation.ShowInstallation, none))},
-		{"/settings", settings, all(thing(operation.ShowSettings, none), thing(operation.ShowCertificate, none), judged)},
+		{"/settings", settings, all(thing(operation.ShowSettings, none), thing(operation.ShowCertificate, none), thing(operation.ShowLaunch, none), judged)},
 		{"/account", account, all(thing(operation.ShowAccount, none), listing("", operation.ListOwnSessions))},
 	}
 }

@@ -87,7 +87,8 @@ func (k *kept) status() int {
 // who have signed it did not sign that.
 func ofInput(c fault.Code) bool {
 	switch c {
-	case fault.Invalid, fault.Exists, fault.PolicyFile, fault.PolicyUnproven, fault.PolicyVersion, fault.SealFile, fault.SealSignature:
+	case fault.Invalid, fault.Exists, fault.PolicyFile, fault.PolicyUnproven, fault.PolicyVersion, fault.SealFile, fault.SealSignature,
+		fault.LaunchFile, fault.LaunchSignature, fault.LaunchOwner, fault.LaunchVersion:
 		return true
 	}
 	return false

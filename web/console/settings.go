@@ -27,20 +27,25 @@ type settingsData struct {
 	policy        *operation.AppraisalPolicy
 	noPolicy      string // why there is none
 	installPolicy ui.Form
-	administers            bool
-	now                    time.Time
-	status                 operation.Status
+	launch        operation.LaunchDetail
+	installLaunch ui.Form
+	administers   bool
+	now           time.Time
+	status        operation.Status
 }
 
 func settings(p *page) (*view, error) {
 	d := &settingsData{now: p.now, administers: p.may(identity.Administer)}
-	var errs [3]error
+	var errs [4]error
 	d.SettingsDetail, errs[0] = read(p, operation.ShowSettings, operation.Nothing{})
 	d.certificate, errs[1] = read(p, operation.ShowCertificate, operation.Nothing{})
 	d.status, errs[2] = read(p, operation.ShowStatus, operation.Nothing{})
+	d.launch, errs[3] = read(p, operation.ShowLaunch, operation.Nothing{})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
+	d.installLaunch = p.form(operation.InstallLaunch, "", ui.Form{Folded: true, Kind: "quiet", Note: "It counts by its owner's signature and its version, and is in force from the next start of the machine on: restart it then.",
+		Fields: []ui.Field{{Name: "document", Label: "Launch document", Type: "textarea", File: true, Mono: true, Required: true, Rows: 4, Hint: "the file that holdfast launch sign --user-data has written"}}})
 	var options []ui.Option
 	for _, o := range d.Approvable {
 		options = append(options, ui.Option{Value: o.ID, Text: o.Words + alsoWith(d.Approvable, o)})
@@ -93,7 +98,12 @@ func (d *settingsData) appraisal(p *page) error {
 	return nil
 }
 
-// facts are those of the policy.
+// launchFacts are those of a launch file.
+func launchFacts(f *operation.LaunchFile) []ui.Fact {
+	return []ui.Fact{{Term: "Version", Value: strconv.FormatUint(f.Version, 10)}, {Term: "Owner's key", Value: f.Owner, Mono: true}, {Term: "Launch file SHA-256", Value: f.SHA256, Mono: true, Copy: true}}
+}
+
+// policyFacts are those of the policy.
 func (d *settingsData) policyFacts() []ui.Fact {
 	a := d.policy
 	from, force := "the image", "at the next start, or when evidence is renewed"

@@ -28,9 +28,9 @@ type Boot interface {
 	// takes what the owner has signed: what both give and take is attest/release's.
 	PINChallenge(ctx context.Context, nonce []byte) ([]byte, error)
 	GivePIN(ctx context.Context, given []byte) error
-	Revoke(ctx context.Context, below uint64) error
+	Revoke(ctx context.Context, below uint64, approvals bool) error
 	// CheckRevoke gives the error that Revoke would, and revokes nothing.
-	CheckRevoke(ctx context.Context, below uint64) error
+	CheckRevoke(ctx context.Context, below uint64, approvals bool) error
 }
 
 // SealRequest has the HSM's PIN sealed to the machine's TPM.
@@ -41,9 +41,12 @@ type SealRequest struct {
 	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal." longest:"128"`
 }
 
-// Revocation has the machine's TPM refuse policies of a version below.
+// Revocation has the machine's TPM refuse policies of a version below, or approvals.
 type Revocation struct {
 	Below uint64 `json:"below" jsonschema:"Policies of a lower version than this one are refused from now on." example:"3"`
+	// Approvals revokes what the machine's owner has approved, instead of policies: the
+	// version is the owner's.
+	Approvals bool `json:"approvals,omitempty" jsonschema:"True to refuse what the machine's owner has approved with a lower version, instead of policies." example:"false"`
 }
 
 // Nonce asks for evidence that is fresh.
@@ -150,11 +153,11 @@ var (
 	})
 	RevokePolicies = define(Operation[Revocation, Nothing]{
 		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Outside: true, Effects: Destroys, Urgency: Independent,
-			Words: "Revoke older policies", Summary: "Have this machine's TPM refuse policies of older versions, for good"},
+			Words: "Revoke older policies", Summary: "Have this machine's TPM refuse policies of older versions, or its owner's approvals, for good"},
 		Subject: apart[Revocation],
-		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below) },
+		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below, in.Approvals) },
 		Run: func(ctx context.Context, c *Caller, in Revocation) (Nothing, error) {
-			return Nothing{}, c.Boot.Revoke(ctx, in.Below)
+			return Nothing{}, c.Boot.Revoke(ctx, in.Below, in.Approvals)
 		},
 	})
 )

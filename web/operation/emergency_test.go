@@ -57,7 +57,7 @@ func TestEmergencyNeedsOnePerson(t *testing.T) {
 			}
 			needs, err := p.As(somebody, "").NeedsApproval(t.Context(), r)
 			alone := err == nil && !needs
-			if want := state.alone && (r == Block.Entry() || r == InstallPolicy.Entry()); alone != want {
+			if want := state.alone && (r == Block.Entry() || r == InstallPolicy.Entry() || r == InstallLaunch.Entry()); alone != want {
 				t.Errorf("%s, %s: one person does it alone: %t, want %t (%v)", name, r.ID, alone, want, err)
 			}
 		}

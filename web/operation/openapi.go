@@ -157,7 +157,7 @@ var tagsByPath = map[string]string{
 	"/keystores/{keystore}/keys/{key}/test-grants": "grants", "/keystores/{keystore}/credentials": "credentials",
 	"/damaged": "damaged rows", "/discard": "damaged rows",
 	"/state": "state", "/clock": "state", "/time": "state", "/admission": "state", "/backup": "state", "/restore": "state", "/installation": "state",
-	"/attestation": "attestation", "/seal": "attestation", "/policy": "attestation", "/audit": "audit log",
+	"/attestation": "attestation", "/seal": "attestation", "/policy": "attestation", "/launch": "attestation", "/audit": "audit log",
 	"/users": "users", "/invitations": "users", "/sessions": "users", "/tokens": "tokens", "/account": "account",
 	"/fleet": "fleet", "/approvals": "approvals", "/notices": "approvals", "/settings": "settings", "/certificate": "settings",
 }

@@ -64,6 +64,8 @@ type Options struct {
 	Site          Site
 	// Policies are the appraisal policies of this machine.
 	Policies Policies
+	// Launches are its launch files; nil if it takes none.
+	Launches Launches
 	// Notices tells people of requests for approval; nil if nobody is told.
 	Notices Notices
 	// Decided, if given, counts requests for approval: each by the state that it comes to, and

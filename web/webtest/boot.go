@@ -77,7 +77,7 @@ func (b *Boot) GivePIN(ctx context.Context, _ []byte) error {
 }
 
 // CheckRevoke is as if the policy in force had version 5.
-func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
+func (b *Boot) CheckRevoke(_ context.Context, below uint64, _ bool) error {
 	if below > 5 {
 		return fault.Errorf(fault.Conflict, "the policy in force has version 5")
 	}
@@ -85,8 +85,8 @@ func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
 }
 
 // Revoke sets Below.
-func (b *Boot) Revoke(ctx context.Context, below uint64) error {
-	if err := b.CheckRevoke(ctx, below); err != nil {
+func (b *Boot) Revoke(ctx context.Context, below uint64, approvals bool) error {
+	if err := b.CheckRevoke(ctx, below, approvals); err != nil {
 		return err
 	}
 	b.Below = below

@@ -99,6 +99,33 @@ func (p *Policies) CheckPolicy(_ context.Context, given operation.PolicyFiles) (
 	return []string{"It may run any code."}, nil
 }
 
+// Launches are of a machine that takes the document "good" alone.
+type Launches struct{ Now operation.LaunchDetail }
+
+// Launch gives Now.
+func (l *Launches) Launch(context.Context) (operation.LaunchDetail, error) { return l.Now, nil }
+
+// CheckLaunch refuses any but the text "good".
+func (l *Launches) CheckLaunch(_ context.Context, document string) (operation.LaunchFile, error) {
+	if document != goodChain {
+		return operation.LaunchFile{}, fault.Errorf(fault.LaunchFile, "the document cannot be used")
+	}
+	return operation.LaunchFile{Version: 1, Sets: []string{"hsm.module is libpkcs11.so."}}, nil
+}
+
+// InstallLaunch has it be the next one, of a higher version each time.
+func (l *Launches) InstallLaunch(ctx context.Context, document string) error {
+	next, err := l.CheckLaunch(ctx, document)
+	if err != nil {
+		return err
+	}
+	if l.Now.Next != nil {
+		next.Version = l.Now.Next.Version + 1
+	}
+	l.Now.Next = &next
+	return nil
+}
+
 // InstallPolicy raises the version of Now, unless it is refused.
 func (p *Policies) InstallPolicy(ctx context.Context, given operation.PolicyFiles) error {
 	if _, err := p.CheckPolicy(ctx, given); err != nil {

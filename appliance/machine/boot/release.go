@@ -294,39 +294,74 @@ func (b *Boot) sealTo(credential []byte) error {
 }
 
 // Revoke has this machine's TPM refuse all policies and authorizations of a
-// version below, for good. Errors: [*fault.Fault], fault.Conflict if it would
-// revoke the policy in force.
-func (b *Boot) Revoke(_ context.Context, below uint64) error {
-	c, err := b.revocable(below)
+// version below, for good; or, with approvals, all that the machine's owner has
+// approved with one. Errors: [*fault.Fault], fault.Conflict if it would revoke the
+// policy in force, or the newest approval that the machine has.
+func (b *Boot) Revoke(_ context.Context, below uint64, approvals bool) error {
+	c, err := b.revocable(below, approvals)
 	if err != nil {
 		return err
 	}
-	if err := seal.Revoke(c.TPM, below); err != nil {
+	revoke := seal.Revoke
+	if approvals {
+		revoke = seal.RevokeApprovals
+	}
+	if err := revoke(c.TPM, below); err != nil {
 		return fault.Errorf(fault.Conflict, "%s", fault.ReasonOf(err))
 	}
-	b.o.Log.Info("older policies were revoked in this machine's TPM, for good", "below", below)
+	b.o.Log.Info("older versions were revoked in this machine's TPM, for good", "below", below, "approvals", approvals)
 	return nil
 }
 
 // CheckRevoke gives the error that Revoke would, and revokes nothing.
-func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
-	c, err := b.revocable(below)
+func (b *Boot) CheckRevoke(_ context.Context, below uint64, approvals bool) error {
+	c, err := b.revocable(below, approvals)
 	if err != nil {
 		return err
 	}
-	if err := seal.CheckRevoke(c.TPM, below); err != nil {
+	check := seal.CheckRevoke
+	if approvals {
+		check = seal.CheckRevokeApprovals
+	}
+	if err := check(c.TPM, below); err != nil {
 		return fault.Errorf(fault.Conflict, "%s", fault.ReasonOf(err))
 	}
 	return nil
 }
 
-// revocable gives the machine's TPM if policies below the version may be revoked.
-func (b *Boot) revocable(below uint64) (*attest.Collector, error) {
+// newestApproval gives the highest version of those approvals that the machine has.
+func (b *Boot) newestApproval() (version uint64, err error) {
+	s, ok := b.o.Release.(*SealedRelease)
+	if !ok || s.Owned == nil {
+		return 0, fault.Errorf(fault.Conflict, "this machine has no owner whose approvals could be revoked, or a broker releases its PIN")
+	}
+	by, err := s.signed()
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range by.Approvals {
+		if a.By == seal.Owner && a.Verify(s.Owned.Key) == nil {
+			version = max(version, a.Version)
+		}
+	}
+	return version, nil
+}
+
+// revocable gives the machine's TPM if policies below the version, or approvals, may be
+// revoked.
+func (b *Boot) revocable(below uint64, approvals bool) (*attest.Collector, error) {
 	b.mu.Lock()
 	c, a := b.collector, b.status.Attestation
 	b.mu.Unlock()
 	if c == nil || c.TPM == nil || a == nil {
 		return nil, fault.Errorf(fault.Conflict, "there is no TPM, or no policy in force yet; holdfast status says more")
+	}
+	if approvals {
+		newest, err := b.newestApproval()
+		if err == nil && below > newest {
+			err = fault.Errorf(fault.Conflict, "the newest approval that this machine has is of version %d and would be revoked as well: it would not get its PIN again; bring a newer one first (holdfast policy approve)", newest)
+		}
+		return c, err
 	}
 	if below > a.Version {
 		return nil, fault.Errorf(fault.Conflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)

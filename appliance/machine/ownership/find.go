@@ -69,16 +69,20 @@ func (m Machine) Find(ctx context.Context) Owned {
 		o, err = m.take(document, from)
 	}
 	if err != nil {
-		o = Owned{Config: m.Image}
-		if !errors.As(err, &o.Why) {
-			o.Why = fault.Wrapf(fault.LaunchFile, err, "the launch file of %s cannot be used", from)
-		}
-		return o
+		return Owned{Config: m.Image, Why: unusable(err, from)}
 	}
 	if given != nil && given.Launch != nil && !bytes.Equal(given.Launch.Digest, o.Launch.Digest) {
 		o.Ignored = fault.Errorf(fault.LaunchIgnored, "the user data have the launch file %x, version %d, signed by %s; this machine has %x, and goes on with that", given.Launch.Digest, given.Launch.Version, given.Launch.KeyID(), o.Launch.Digest)
 	}
 	return o
+}
+
+// unusable is why a launch file does not count.
+func unusable(err error, from string) (f *fault.Fault) {
+	if !errors.As(err, &f) {
+		f = fault.Wrapf(fault.LaunchFile, err, "the launch file of %s cannot be used", from)
+	}
+	return f
 }
 
 // look gives the launch document that counts, and where it is from; and the user data, if
@@ -111,17 +115,26 @@ func (m Machine) look(ctx context.Context) (document []byte, given *instance.Use
 
 func (m Machine) stored() string { return filepath.Join(m.Image.Launch.Dir, StoredFile) }
 
-// take opens a launch document, holds it against what is remembered, puts the launch file
-// over the image's configuration, and keeps both.
-func (m Machine) take(document []byte, from string) (o Owned, err error) {
+// take opens a launch document, and keeps it and what is remembered of it.
+func (m Machine) take(document []byte, from string) (Owned, error) {
+	known, err := m.recall()
+	if err != nil {
+		return Owned{}, err
+	}
+	o, err := m.open(document, from, known, m.keep)
+	if err != nil {
+		return o, err
+	}
+	return o, m.remember(known, o.Launch, document, from)
+}
+
+// open opens a launch document, holds it against what is remembered, and puts the launch
+// file over the image's configuration. keep is that of [launch.File.Apply].
+func (m Machine) open(document []byte, from string, known *memory, keep func(name string, content []byte) (string, error)) (o Owned, err error) {
 	l, _, err := owner.ParseDocument(document)
 	if errors.Is(err, owner.ErrSignature) || errors.Is(err, owner.ErrDigest) {
 		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
 	}
-	if err != nil {
-		return o, err
-	}
-	known, err := m.recall()
 	if err != nil {
 		return o, err
 	}
@@ -135,14 +148,14 @@ func (m Machine) take(document []byte, from string) (o Owned, err error) {
 	if err != nil {
 		return o, err
 	}
-	cfg, err := f.Apply("launch file", m.Image, m.keep)
+	cfg, err := f.Apply("launch file", m.Image, keep)
 	if err != nil {
 		return o, err
 	}
 	if err := modules(cfg); err != nil {
 		return o, err
 	}
-	return Owned{Config: cfg, Launch: l, File: f}, m.remember(known, l, document, from)
+	return Owned{Config: cfg, Launch: l, File: f}, nil
 }
 
 // keep writes certificates that the configuration names by a file.

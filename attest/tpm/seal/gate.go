@@ -409,3 +409,8 @@ func (s *srk) policySession(t transport.TPM) (tpm2.Session, error) {
 // RevokeApprovals has this TPM refuse all of the owner's approvals of a version below, for
 // good, as [Revoke] does with the publisher's authorizations.
 func RevokeApprovals(dev TPM, below uint64) error { return revoke(dev, Owner.counter(), below) }
+
+// CheckRevokeApprovals gives the error that RevokeApprovals would, as [CheckRevoke] does.
+func CheckRevokeApprovals(dev TPM, below uint64) error {
+	return checkRevoke(dev, Owner.counter(), below)
+}

@@ -528,8 +528,10 @@ func revoke(dev TPM, index counter.Index, below uint64) error {
 
 // CheckRevoke gives the error that Revoke would, as far as reading the counter
 // tells, and counts nothing.
-func CheckRevoke(dev TPM, below uint64) error {
-	value, err := Counter(dev)
+func CheckRevoke(dev TPM, below uint64) error { return checkRevoke(dev, Publisher.counter(), below) }
+
+func checkRevoke(dev TPM, index counter.Index, below uint64) error {
+	value, err := readCounter(dev, index)
 	if err != nil {
 		return fmt.Errorf("revoke: %w", err)
 	}
@@ -545,9 +547,11 @@ func near(value, below uint64) error {
 
 // Counter gives the version below which authorizations are refused; 0 for a TPM
 // on which nothing was sealed yet.
-func Counter(dev TPM) (value uint64, err error) {
+func Counter(dev TPM) (value uint64, err error) { return readCounter(dev, counter.Revocation) }
+
+func readCounter(dev TPM, index counter.Index) (value uint64, err error) {
 	err = dev.Do(func(t transport.TPM) (err error) {
-		value, err = counter.Revocation.Read(t)
+		value, err = index.Read(t)
 		if errors.Is(err, counter.ErrNone) {
 			return nil
 		}

@@ -142,7 +142,9 @@ type Daemon struct {
 	launch *boot.Launch
 	// owned is the launch file that counts, and what it says.
 	whose ownership.Owned
-	owned *boot.OwnedRelease // by the launch file; nil without an owner
+	// ownership takes launch files for the next start.
+	ownership ownership.Machine
+	owned     *boot.OwnedRelease // by the launch file; nil without an owner
 	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
 	// measured for it, nil without one.
 	volume         *fault.Fault
@@ -325,7 +327,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Policies: appraisal{d}, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Policies: appraisal{d}, Launches: launches{d}, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)

@@ -67,6 +67,8 @@ type site struct {
 	meddle func(*simulation.Platform) error
 	// policy changes the policy that is signed.
 	policy func(*attest.Policy)
+	// unnamed says that launch files set no xks.url, which certificates would have to be for.
+	unnamed bool
 	// noPIN has what the machine runs authorized, and no PIN sealed to it.
 	noPIN bool
 	// samePIN leaves the sealed PIN as it is, whatever is authorized.

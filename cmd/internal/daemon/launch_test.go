@@ -39,8 +39,11 @@ func (s *site) launchDocument(module, token string, version uint64, key ed25519.
 		}
 		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	}
-	text := fmt.Appendf(nil, "# version %d\nformat = \"holdfast-launch/v1\"\n[owner]\npolicy_key = \"\"\"\n%s\"\"\"\nseal_key = \"\"\"\n%s\"\"\"\n[hsm]\nmodule = %q\ntoken_label = %q\n[xks]\nurl = \"https://xks.example.com\"\n", version,
+	text := fmt.Appendf(nil, "# version %d\nformat = \"holdfast-launch/v1\"\n[owner]\npolicy_key = \"\"\"\n%s\"\"\"\nseal_key = \"\"\"\n%s\"\"\"\n[hsm]\nmodule = %q\ntoken_label = %q\n", version,
 		public(key.Public()), public(s.owner.public()), module, token)
+	if !s.unnamed {
+		text = append(text, "[xks]\nurl = \"https://xks.example.com\"\n"...)
+	}
 	envelope, err := owner.Sign(text, version, key, nil)
 	if err != nil {
 		s.t.Fatal(err)

@@ -173,7 +173,9 @@ func TestOwnersGate(t *testing.T) {
 	release1 := s.components
 	s.owner.away, s.components = true, []swtpm.Component{{Name: ".linux", Content: []byte("an evil kernel")}}
 	refused("a release of the publisher alone", "E_SEAL_APPROVAL", "the owner has not authorized this")
-	s.owner.away, s.components = false, release1
+	s.components, s.cfg.Keys.MaxUnlocked = release1, 7
+	refused("another configuration of the publisher alone", "E_SEAL_APPROVAL", "but for PCR 14")
+	s.owner.away, s.cfg.Keys.MaxUnlocked = false, 0
 	opens("what both have signed")
 	before, err := os.ReadFile(s.cfg.Release.Authorizations)
 	if err != nil {
@@ -197,8 +199,15 @@ func TestOwnersGate(t *testing.T) {
 	refused("approvals that cannot be read", "E_SEAL_FILE", "approvals.json cannot be used")
 	s.asIs = false
 
-	// The owner revokes.
-	s.meddle = func(p *simulation.Platform) error { return seal.RevokeApprovals(p.TPM, 2) }
+	// The owner revokes, and never the newest approval that the machine has.
+	s.owner.version = 2
+	r := s.start()
+	if err := r.do("POST", "seal/revoke", operation.Revocation{Below: 3, Approvals: true}, nil); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "the newest approval that this machine has is of version 2") {
+		t.Errorf("the newest is revoked: %v", err)
+	}
+	r.ok("POST", "seal/revoke", operation.Revocation{Below: 2, Approvals: true}, nil)
+	r.stop()
+	s.owner.version = 1
 	refused("a revoked approval", "E_SEAL_REVOKED", "all below 2 are revoked")
 	s.owner.version = 2
 	opens("an approval of a higher version")
@@ -410,9 +419,14 @@ func TestGivePIN(t *testing.T) {
 // that asks for a launch file and has none take it another way.
 func TestGivePINWithoutOwner(t *testing.T) {
 	s := newSite(t)
+	r := s.start()
+	if err := r.do("POST", "seal/revoke", operation.Revocation{Below: 1, Approvals: true}, nil); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "no owner") {
+		t.Errorf("approvals of nobody are revoked: %v", err)
+	}
+	r.stop()
 	s.noPIN = true
 	from := len(s.log.String())
-	r := s.begin()
+	r = s.begin()
 	s.logged(from, `again" state=release code=E_SEAL_MISSING reason="no PIN is sealed on this machine yet; give it with holdfast seal`)
 	r.pin(http.MethodGet, "?nonce="+strings.Repeat("ab", 32), nil).is(t, "a challenge", fault.PINOwner)
 	r.pin(http.MethodPost, "", []byte("{}")).is(t, "a PIN", fault.PINOwner)

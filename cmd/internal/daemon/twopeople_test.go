@@ -65,7 +65,7 @@ type asked struct {
 
 // relyOnNothing are operations that a person confirms, and that are about nothing that could be in
 // use.
-var relyOnNothing = map[string]bool{"confirmTime": true, "revokePolicies": true, "installPolicy": true, "discardSetting": true}
+var relyOnNothing = map[string]bool{"confirmTime": true, "revokePolicies": true, "installPolicy": true, "installLaunch": true, "discardSetting": true}
 
 // prove gives a proof of presence where the page asks for one.
 func (p *pair) prove(a *admin) (proved bool) {
@@ -191,7 +191,9 @@ func (p *pair) recordedBoth(route *operation.Route, id string) {
 // damaged, and has alice and bob sign in: so that there is something to do for each operation.
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	s := newSite(t)
+	s := newOwnedSite(t)
+	s.unnamed = true
+	s.launchVersion(1)
 	s.alone = theirMachine
 	p := &pair{t: t}
 	s.now = p.now
@@ -288,6 +290,8 @@ func (p *pair) all() map[string]asked {
 		"confirmTime":          {page: "/state", fields: []string{"reason", "the watch on the wall"}, after: []string{"the watch on the wall"}, ready: p.runAhead},
 		"revokePolicies":       {page: "/settings", fields: []string{"below", "1"}, after: []string{"1"}},
 		"installPolicy":        {page: "/settings", fields: []string{"policy", p.s.next(2, nil).Policy}, before: []string{"It must have booted"}, after: []string{"version 2"}},
+		"installLaunch": {page: "/settings", fields: []string{"document", string(p.s.launchDocument(p.s.launch.Module, p.s.launch.TokenLabel, 2, ownerKey(1)))},
+			after: []string{"hsm.token_label is"}},
 		"backup":               {page: "/settings"},
 		"takeOverInstallation": {page: "/state", fields: []string{"reason", "the other is gone"}, after: []string{"the other is gone"}},
 		"setRole":              {page: carol, fields: []string{"role", "auditor"}, before: []string{"administrator"}, after: []string{"auditor"}},
