@@ -148,22 +148,36 @@ func writeSecret(path, text string) error {
 // ErrProof if it is wrong; fault.Invalid for a name that cannot be.
 func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (invitation string, err error) {
 	defer d.observed(BySetupCode, &err)
-	if err := d.attempt(bySetupCode, from); err != nil {
-		return "", err
-	}
 	if err := validName(name); err != nil {
 		return "", err
 	}
-	open, err := d.SetupOpen(ctx)
-	if err != nil {
+	if err := d.proveSetupCode(ctx, code, from); err != nil {
 		return "", err
-	}
-	code = strings.TrimSpace(code)
-	if !open || !d.isSetupCode(code) && !d.isSetupCodeOfNode(ctx, code) {
-		return "", d.failed(from, "", "wrong setup code, or setup is over")
 	}
 	_, token, err := d.invite(ctx, Invitation{Name: name, Role: RoleAdministrator, InvitedBy: "setup code", Setup: true})
 	return token, err
+}
+
+// ProveSetupCode says whether a setup code is the right one, and uses nothing up: for what the
+// first administrator does before there can be a user. ErrProof if it is wrong.
+func (d *Directory) ProveSetupCode(ctx context.Context, code string, from Client) (err error) {
+	defer d.observed(BySetupCode, &err)
+	return d.proveSetupCode(ctx, code, from)
+}
+
+func (d *Directory) proveSetupCode(ctx context.Context, code string, from Client) error {
+	if err := d.attempt(bySetupCode, from); err != nil {
+		return err
+	}
+	open, err := d.SetupOpen(ctx)
+	if err != nil {
+		return err
+	}
+	code = strings.TrimSpace(code)
+	if !open || !d.isSetupCode(code) && !d.isSetupCodeOfNode(ctx, code) {
+		return d.failed(from, "", "wrong setup code, or setup is over")
+	}
+	return nil
 }
 
 func (d *Directory) isSetupCode(given string) bool {

@@ -235,10 +235,42 @@ func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/signin", http.StatusSeeOther)
 		return
 	}
+	if c.launchMissing() {
+		c.bare(w, r, statusOf(err), "Set up", firstLaunchPage("", c.message(r, err)))
+		return
+	}
 	c.bare(w, r, statusOf(err), "Set up", setupPage("", c.message(r, err)))
 }
 
+// launchMissing says whether the machine has no launch file, so that nobody can be enrolled.
+func (c *console) launchMissing() bool {
+	return c.Boot.Status().Code == string(fault.LaunchMissing)
+}
+
+// firstLaunch installs the launch file of a machine that has none, for who has the setup code.
+func (c *console) firstLaunch(w http.ResponseWriter, r *http.Request) {
+	document := strings.TrimSpace(r.PostFormValue("document"))
+	err := c.Identity.ProveSetupCode(r.Context(), r.PostFormValue("setup_code"), client(r))
+	if auditErr := c.Performer.Event(r.Context(), "use the setup code", "", "", r.RemoteAddr, err); err == nil {
+		err = auditErr
+	}
+	if err == nil {
+		by := c.Performer.As(identity.Principal{Name: "setup code", Role: identity.RoleAdministrator}, r.RemoteAddr)
+		_, err = operation.InstallLaunch.Do(r.Context(), by, operation.LaunchDocument{Document: document})
+	}
+	if err != nil {
+		wrong := c.refused(w, r, err)
+		c.bare(w, r, statusOf(err), "Set up", firstLaunchPage(document, wrong))
+		return
+	}
+	c.bare(w, r, http.StatusOK, "Set up", firstLaunchDonePage())
+}
+
 func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
+	if c.launchMissing() {
+		c.firstLaunch(w, r)
+		return
+	}
 	name := strings.TrimSpace(r.PostFormValue("name"))
 	token, err := c.Identity.RedeemSetupCode(r.Context(), r.PostFormValue("setup_code"), name, client(r))
 	if auditErr := c.Performer.Event(r.Context(), "use the setup code", "", "", r.RemoteAddr, err); err == nil {

@@ -176,7 +176,7 @@ func TestNoDetour(t *testing.T) {
 	// what its frame shows of the appliance, and questions, each of which looks at who asks.
 	beside := map[string][]string{
 		"Identity": {"BeginEnrolPasskey", "BeginEnrolPassword", "BeginOIDC", "BeginPasskey", "Carry", "Closed", "FinishEnrolPasskey", "FinishEnrolPassword", "FinishOIDC", "FinishPasskey",
-			"OIDCEnabled", "OpenCarried", "OpenInvitation", "PasskeysEnabled", "RedeemSetupCode", "Session", "SetupOpen", "SignInPassword", "SignOut", "URL", "UseUp"},
+			"OIDCEnabled", "OpenCarried", "OpenInvitation", "PasskeysEnabled", "ProveSetupCode", "RedeemSetupCode", "Session", "SetupOpen", "SignInPassword", "SignOut", "URL", "UseUp"},
 		"Performer": {"As", "Digest", "Event", "FirstAcceptance", "Node", "RecoveryCode", "RoleByGroups", "Settle", "Standing"},
 		"caller":    {"AuditActors", "DependentsOf", "Differences", "IdempotencyKey", "MayDecide", "NeedsApproval", "Reason", "Seeing", "WaitingApprovals"},
 	}

@@ -3,11 +3,16 @@ package daemon_test
 import (
 	"bytes"
 	"errors"
+	"html"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
@@ -141,4 +146,57 @@ func (o *machineOwner) approvals(s *site, document []byte) string {
 		s.t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestFirstLaunchInTheConsole: on a machine that has no launch file nobody can be enrolled, and
+// who has the setup code installs one; what was entered stays when it is refused.
+func TestFirstLaunchInTheConsole(t *testing.T) {
+	s := newSite(t)
+	s.owner = newMachineOwner(t)
+	module, token := filepath.Base(s.cfg.HSM.Module), s.cfg.HSM.TokenLabel
+	s.cfg.Launch = config.Launch{Required: true, Dir: filepath.Join(t.TempDir(), "launch"), Modules: filepath.Dir(s.cfg.HSM.Module)}
+	s.cfg.HSM = config.HSM{}
+	r := s.begin()
+	s.logged(0, `msg=boot state=locked .*code=E_LAUNCH_MISSING`)
+	code := <-s.welcomed
+	document := bytes.TrimSpace(s.launchDocument(module, token, 1, ownerKey(1)))
+	if status, page := r.page("/setup", nil); status != http.StatusOK || !strings.Contains(page, "holdfast launch sign") || !strings.Contains(page, "token_label") {
+		t.Errorf("%d %s", status, page)
+	}
+	stored := filepath.Join(s.cfg.Launch.Dir, ownership.StoredFile)
+	for name, form := range map[string]url.Values{
+		"a wrong code":           {"setup_code": {code + "x"}, "document": {string(document)}},
+		"a document that is bad": {"setup_code": {code}, "document": {"no document"}},
+		"no document":            {"setup_code": {code}},
+	} {
+		status, page := r.page("/setup", form)
+		if status < 400 || strings.Contains(page, "is installed") || strings.Contains(page, code) || form.Get("document") != "" && !strings.Contains(html.UnescapeString(page), form.Get("document")) {
+			t.Errorf("%s: %d %s", name, status, page)
+		}
+		if _, err := os.Stat(stored); err == nil {
+			t.Fatalf("%s: a launch file was written", name)
+		}
+	}
+	if status, page := r.page("/setup", url.Values{"setup_code": {code}, "document": {string(document)}}); status != http.StatusOK || !strings.Contains(page, "restart the machine") {
+		t.Fatalf("%d %s", status, page)
+	}
+	var found operation.Records
+	r.ok("GET", "audit/records?kind=admin", nil, &found)
+	if !slices.ContainsFunc(found.Records, func(rec audit.NodeRecord) bool {
+		return rec.Operation == "PUT launch" && rec.Result == audit.Allowed && rec.Actor == "setup code"
+	}) {
+		t.Errorf("the record: %+v", found.Records)
+	}
+	r.stop()
+
+	s.owner.document = document
+	r = s.start()
+	if d := r.launch(); d.InForce == nil || d.InForce.Version != 1 {
+		t.Errorf("started with it: %+v", d)
+	}
+	// Setup goes on as ever, and takes no launch file any more.
+	r.enrol(<-s.welcomed, "alice")
+	if status, page := r.page("/setup", url.Values{"setup_code": {code}, "document": {string(document)}}); status < 400 || strings.Contains(page, "is installed") {
+		t.Errorf("later: %d %s", status, page)
+	}
 }
