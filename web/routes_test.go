@@ -344,6 +344,9 @@ func TestOpenAPI(t *testing.T) {
 	c.call(&root, "POST", "/tokens", `{"name": "t", "role": "viewer", "days": 3, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`)
 	c.call(&root, "POST", "/invitations", `{"name": "guest", "role": "viewer"}`)
 	c.call(&root, "POST", "/block", `{"key_store": "p", "key_id": "k", "reason": "why"}`)
+	c.api.(*web.API).Performer.Boot.(*webtest.Boot).History = &progress.Releases{LogKey: "k", Records: []progress.ReleaseRecord{
+		{Number: 2, Time: time.Now(), Result: "refused", Code: "E_BROKER_STOPPED", Reason: "r", Remote: "10.0.0.17:41522", Instance: "i-0123456789abcdef0", Policy: 1, Evidence: strings.Repeat("0", 64)},
+		{Number: 1, Time: time.Now(), Result: "added", By: "ann"}}}
 	checked := 0
 	for path, operations := range d.Paths {
 		op, ok := operations["get"]

@@ -114,13 +114,16 @@ func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 	switch r.URL.Path {
 	case "/v1/nonce":
 		return &nonceAnswer{b.nonces.issue(b.o.Now(), Pin(certificate))}, nil
-	case "/v1/release", "/v1/state":
+	case "/v1/release", "/v1/state", "/v1/history":
 		var req releaseRequest
 		if err := decode(body, &req); err != nil {
 			return nil, fault.Errorf(fault.BrokerRequest, "the request is not understood")
 		}
-		if r.URL.Path == "/v1/state" {
+		switch r.URL.Path {
+		case "/v1/state":
 			return b.state(r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
+		case "/v1/history":
+			return b.history(r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 		}
 		return b.release(r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 	}

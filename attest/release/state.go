@@ -24,6 +24,23 @@ type KnownState struct {
 // known, and answers the newest. An older one, or another of the same number, is answered
 // and not kept: the machine says what follows.
 func (b *Broker) state(remote, key string, spki []byte, req releaseRequest) (*stateAnswer, error) {
+	evidence, err := b.shown(key, spki, req)
+	if err != nil {
+		return nil, err
+	}
+	known, err := b.o.Vault.know(req.Machine, evidence.State, b.o.Now().UTC().Truncate(time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	if told := evidence.State; told != nil && !bytes.Equal(told.Digest, known.Digest) {
+		b.o.Log.Warn("a machine serves an older state than the one that is known, or another one", "machine", req.Machine, "remote", remote, "number", told.Sequence, "known", known.Sequence, "since", known.Since)
+	}
+	return &stateAnswer{known}, nil
+}
+
+// shown gives the evidence of a request if it is good, and of the machine that is admitted
+// under the name.
+func (b *Broker) shown(key string, spki []byte, req releaseRequest) (*attest.Evidence, error) {
 	policy, err := b.policy()
 	if err != nil {
 		return nil, err
@@ -35,17 +52,7 @@ func (b *Broker) state(remote, key string, spki []byte, req releaseRequest) (*st
 	if err := b.o.Vault.has(req.Machine); err != nil {
 		return nil, err
 	}
-	if err := b.o.Vault.isAdmitted(req.Machine, evidence, &policy.Policy); err != nil {
-		return nil, err
-	}
-	known, err := b.o.Vault.know(req.Machine, evidence.State, b.o.Now().UTC().Truncate(time.Millisecond))
-	if err != nil {
-		return nil, err
-	}
-	if told := evidence.State; told != nil && !bytes.Equal(told.Digest, known.Digest) {
-		b.o.Log.Warn("a machine serves an older state than the one that is known, or another one", "machine", req.Machine, "remote", remote, "number", told.Sequence, "known", known.Sequence, "since", known.Since)
-	}
-	return &stateAnswer{known}, nil
+	return evidence, b.o.Vault.isAdmitted(req.Machine, evidence, &policy.Policy)
 }
 
 // has says whether there is a credential for the machine.

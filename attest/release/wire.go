@@ -15,12 +15,14 @@ import (
 )
 
 // The protocol between machine and broker: JSON over TLS 1.3, two POST
-// requests: first for a nonce, then for one of two things.
+// requests: first for a nonce, then for one of three things.
 //
 //	/v1/nonce    {}                         → {"nonce": base64}
 //	/v1/release  {"machine", "evidence"}    → {"sealed": base64}
 //	/v1/state    {"machine", "evidence"}    → {"state": {"sequence", "digest", "at", "anchored", "since"}}
+//	/v1/history  {"machine", "evidence"}    → {"log_key": base64, "records": [line], "more"}
 //
+// A line is one of the broker's log, with its signature; the newest are sent, the oldest first.
 // Evidence that names a state tells the broker that state. The answer is the newest that
 // the broker knows of the machine, without "state" if it knows none.
 //
@@ -49,6 +51,11 @@ type (
 	}
 	stateAnswer struct {
 		State *KnownState `json:"state,omitempty"`
+	}
+	historyAnswer struct {
+		LogKey  []byte   `json:"log_key"`
+		Records []string `json:"records"`
+		More    bool     `json:"more,omitempty"`
 	}
 	errorAnswer struct {
 		Code   string `json:"code"`

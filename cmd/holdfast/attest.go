@@ -5,15 +5,18 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/cmd/internal/cli"
 	"holdfast/web/operation"
 )
 
 func attestCommand(a *admin) *cobra.Command {
-	return cli.Group("attest", "Have the appliance prove what it is", attestEvidenceCommand(a), attestReportCommand(a))
+	return cli.Group("attest", "Have the appliance prove what it is", attestEvidenceCommand(a), attestReportCommand(a), attestReleasesCommand(a))
 }
 
 // freshNonce makes a nonce in hexadecimal, unless the caller has one.
@@ -63,6 +66,24 @@ func attestReportCommand(a *admin) *cobra.Command {
 		"An appliance that lies can say anything: verify its evidence elsewhere, with holdfast verify, if\n" +
 		"you do not trust it. With --json the evidence is there too."
 	addNonce(c, &nonce)
+	return c
+}
+
+func attestReleasesCommand(a *admin) *cobra.Command {
+	c := a.asking("releases", "Show what the broker has on record about this machine: releases, refusals, admissions", func(cmd *cobra.Command, _ []string) error {
+		return call(a, cmd, operation.ShowReleases, operation.Nothing{}, func(w io.Writer, r *progress.Releases) {
+			for _, one := range r.Records {
+				cli.Row(w, fmt.Sprintf("record %d", one.Number), one.Time.UTC().Format(time.RFC3339), one.Result, strings.TrimSpace(one.Code+" "+one.Reason), one.Instance, one.By+one.Remote)
+			}
+			if r.More {
+				cli.Row(w, "more", "the broker has older records: holdfast broker log, there")
+			}
+		})
+	})
+	c.Long = "Show what the broker that releases the PIN has on record about this machine, the newest first:\n" +
+		"releases, refusals, admissions, and who did what. The appliance shows the broker fresh evidence\n" +
+		"and verifies the signature of each record by the key of the broker's log. That none is left out\n" +
+		"is the broker's word: `holdfast broker log --verify` at the broker proves it."
 	return c
 }
 

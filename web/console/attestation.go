@@ -204,6 +204,10 @@ func inJSON(v any) string {
 type historyData struct {
 	steps listed[progress.Step]
 	now   time.Time
+	// broker is what the broker has on record; unknown says why that is not known. Both are
+	// empty where no broker releases the PIN.
+	broker  *progress.Releases
+	unknown string
 }
 
 func bootHistory(p *page) (*view, error) {
@@ -212,6 +216,11 @@ func bootHistory(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &historyData{steps: steps, now: p.now}
+	switch d.broker, err = read(p, operation.ShowReleases, operation.Nothing{}); {
+	case fault.CodeOf(err) == fault.Conflict:
+	case err != nil:
+		d.unknown = string(fault.CodeOf(err)) + ": " + fault.ReasonOf(err)
+	}
 	return &view{title: "Boots and releases", crumbs: []ui.Link{{Text: "Attestation", URL: "/attestation/report"}}, body: historyPage(d)}, nil
 }
 

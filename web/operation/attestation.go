@@ -21,6 +21,8 @@ type Boot interface {
 	Status() progress.Status
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
+	// Releases asks the broker that releases the PIN what it has on record about this machine.
+	Releases(ctx context.Context) (*progress.Releases, error)
 	Seal(ctx context.Context, credential []byte) error
 	// PINChallenge gives, for a nonce, by what the machine's owner gives the PIN, and GivePIN
 	// takes what the owner has signed: what both give and take is attest/release's.
@@ -128,6 +130,14 @@ var (
 				r.Node = in.Node
 			}
 			return r, err
+		},
+	})
+	// ShowReleases asks the broker.
+	ShowReleases = define(Operation[Nothing, *progress.Releases]{
+		Route: Route{ID: "releases", Method: http.MethodGet, Path: "/attestation/releases", Absent: true, Conflicts: true, Capability: identity.See,
+			Words: "Show releases by the broker", Summary: "What the broker that releases the PIN has on record about this machine"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (*progress.Releases, error) {
+			return c.Boot.Releases(ctx)
 		},
 	})
 	Seal = define(Operation[SealRequest, Nothing]{

@@ -15,7 +15,7 @@ func init() { // some operations perform others of the table
 		ListCredentials, CreateCredential, ShowCredential, ActivateCredential, DeactivateCredential, DeleteCredential,
 		DiscardKeyStore, DiscardKey, DiscardCredential, DiscardGrant, DiscardSetting,
 		VerifyState, AcceptState, ConfirmTime, ShowAdmission, ConfirmAdmission,
-		ShowEvidence, ShowReport, Seal, ShowAppraisalPolicy, InstallPolicy, ShowLaunch, InstallLaunch, RevokePolicies,
+		ShowEvidence, ShowReport, ShowReleases, Seal, ShowAppraisalPolicy, InstallPolicy, ShowLaunch, InstallLaunch, RevokePolicies,
 		SearchAudit, ShowAuditRecord, ShowAuditProof, ExportAudit, SignCheckpoint, ShowAuditVerification, VerifyAudit,
 		Backup, Restore, ShowInstallation, BeginInstallation, TakeOverInstallation,
 		ListUsers, ShowUser, SetRole, DisableUser, EnableUser, UnlockUser, BindOIDC, SetEmail, DeleteUser, SignOutUser,

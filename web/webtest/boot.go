@@ -19,6 +19,10 @@ type Boot struct {
 	State progress.Status
 	// Err is that of Evidence and Appraise.
 	Err error
+	// History is what a broker has on record; nil if no broker releases the PIN.
+	History *progress.Releases
+	// Away is why the broker does not tell; nil if it does.
+	Away error
 	// PIN was sealed last, Below is what was revoked last.
 	PIN   []byte
 	Below uint64
@@ -42,6 +46,17 @@ func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *a
 		return nil, nil, err
 	}
 	return e, &appraisal.Verdict{Result: appraisal.Pass, Checks: []appraisal.Check{{Code: string(fault.EvidenceNonce), Name: "The evidence has the nonce.", Result: appraisal.Pass}}, Facts: map[string]any{}}, nil
+}
+
+// Releases gives History.
+func (b *Boot) Releases(context.Context) (*progress.Releases, error) {
+	if b.Away != nil {
+		return nil, b.Away
+	}
+	if b.History == nil {
+		return nil, fault.Errorf(fault.Conflict, "no broker releases the PIN of this machine")
+	}
+	return b.History, nil
 }
 
 // Seal sets PIN.

@@ -431,7 +431,7 @@ func TestBrokerRelease(t *testing.T) {
 	if err := errors.Join(err, vault.SetPolicy(policy, key), vault.Add("m1", s.pin), vault.Admit("m1", release.Admission{First: true})); err != nil {
 		t.Fatal(err)
 	}
-	broker := release.NewBroker(release.BrokerOptions{Vault: vault, Roots: s.roots}).Server(*certificate)
+	broker := release.NewBroker(release.BrokerOptions{Vault: vault, Roots: s.roots, Rate: 1000}).Server(*certificate)
 	l := listen()
 	ended := make(chan struct{})
 	go func() {
@@ -447,14 +447,28 @@ func TestBrokerRelease(t *testing.T) {
 	if err := r.do("POST", "seal", operation.SealRequest{PIN: []byte("x")}, nil); fault.CodeOf(err) != fault.Conflict {
 		t.Errorf("sealing where a broker releases: %v", err)
 	}
+	var told progress.Releases
+	if err := r.do("GET", "attestation/releases", nil, &told); err != nil || len(told.Records) < 3 || told.Records[0].Result != release.Released || told.Records[0].Remote == "" || !strings.HasPrefix(told.LogKey, "-----BEGIN PUBLIC KEY") {
+		t.Errorf("the broker's records: %+v, %v", told, err)
+	}
 	r.stop()
 
 	if err := vault.Stop("m1"); err != nil {
 		t.Fatal(err)
 	}
 	calls, from := s.shim.AllCalls(), len(s.log.String())
-	s.begin()
+	r = s.begin()
 	s.logged(from, `msg=boot state=locked .*code=E_BROKER_STOPPED`)
+	told = progress.Releases{}
+	if err := r.do("GET", "attestation/releases", nil, &told); err != nil || len(told.Records) < 4 || told.Records[0].Code != "E_BROKER_STOPPED" || told.Records[1].Result != release.Revoked {
+		t.Errorf("the broker's records, while locked: %+v, %v", told, err)
+	}
+	if err := broker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.do("GET", "attestation/releases", nil, &told); fault.CodeOf(err) != fault.BrokerUnreachable {
+		t.Errorf("the broker is away: %v", err)
+	}
 	if now := s.shim.AllCalls(); now != calls {
 		t.Errorf("the HSM was called %d times", now-calls)
 	}
