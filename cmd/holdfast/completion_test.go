@@ -181,7 +181,7 @@ func TestCompletionValuesAreTaken(t *testing.T) {
 }
 
 // files are the words of Use lines that stand for a file or a folder.
-var files = []string{"FILE", "DIR", "POLICY", "RECOVERY", "EVIDENCE", "IMAGE"}
+var files = []string{"FILE", "DIR", "POLICY", "RELEASE", "NEXT", "RECOVERY", "EVIDENCE", "IMAGE"}
 
 // TestEveryArgumentIsCompleted: each argument of each command has values, or is a
 // file; and so has each flag that takes a text.
