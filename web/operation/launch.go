@@ -77,6 +77,15 @@ func checkLaunch(ctx context.Context, c *Caller, in LaunchDocument) (LaunchFile,
 	return c.Launches.CheckLaunch(ctx, in.Document)
 }
 
+// LookAtTokens is that of [Launches]. It is no operation: who has the setup code is no user yet,
+// and it changes nothing.
+func (p *Performer) LookAtTokens(ctx context.Context, file string) ([]LookedToken, error) {
+	if p.Launches == nil {
+		return nil, fault.Errorf(fault.Conflict, "this appliance takes no launch file")
+	}
+	return p.Launches.LookAtTokens(ctx, file)
+}
+
 // The operations on the launch file of this machine.
 var (
 	ShowLaunch = define(Operation[Nothing, LaunchDetail]{
