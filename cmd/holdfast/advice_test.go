@@ -36,7 +36,7 @@ var (
 )
 
 // extensions are those of files whose names could be options.
-var extensions = map[string]bool{"sock": true, "templ": true, "jsonl": true, "csv": true, "db": true}
+var extensions = map[string]bool{"toml": true, "sig": true, "sock": true, "templ": true, "jsonl": true, "csv": true, "db": true}
 
 // follows are words that go on with a sentence, where no command is named.
 var follows = map[string]bool{"and": true, "or": true, "in": true, "which": true, "that": true, "of": true, "is": true}

@@ -155,7 +155,9 @@ var (
 		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Outside: true, Effects: Destroys, Urgency: Independent,
 			Words: "Revoke older policies", Summary: "Have this machine's TPM refuse policies of older versions, or its owner's approvals, for good"},
 		Subject: apart[Revocation],
-		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below, in.Approvals) },
+		Check: func(ctx context.Context, c *Caller, in Revocation) error {
+			return c.Boot.CheckRevoke(ctx, in.Below, in.Approvals)
+		},
 		Run: func(ctx context.Context, c *Caller, in Revocation) (Nothing, error) {
 			return Nothing{}, c.Boot.Revoke(ctx, in.Below, in.Approvals)
 		},
