@@ -99,6 +99,8 @@ func (c *console) showLaunch(w http.ResponseWriter, r *http.Request, v *launchVi
 		title = errorTitle(v.wrong, title)
 	} else if len(v.mistakes) > 0 {
 		status, title = http.StatusUnprocessableEntity, errorTitle(v.counted(), title)
+	} else if v.usable != nil {
+		title = "The launch file has no mistake · " + title // a page's title is read first
 	}
 	c.bare(w, r, status, title, firstLaunchPage(v))
 }

@@ -148,7 +148,7 @@ func firstLaunchPage(v *launchView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "<ol><li>On another computer make the owner's keys: <code>holdfast policy key owner</code> and <code>holdfast policy key owner-seal --seal</code></li><li>Put the public keys into the launch file below, and set what you need. <strong>Check</strong> it: this page names each mistake with its line, as <code>holdfast launch check</code> does. Then download it.</li><li>Sign it on the other computer: <code>holdfast launch sign launch.toml --key owner --version 1 --out launch.sig --user-data user-data.json</code></li><li>Give the machine <code>user-data.json</code> below, and restart it.</li></ol><form method=\"post\" action=\"/setup\">")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "<ol><li>On another computer make the owner's keys: <code>holdfast policy key owner</code> and <code>holdfast policy key owner-seal --seal</code></li><li>Put the public keys into the launch file below, and set what you need. <strong>Check</strong> it: this page names each mistake with its line, as <code>holdfast launch check</code> does. Then download it.</li><li>Sign it on the other computer: <code>holdfast launch sign launch.toml --key owner --version 1 --out launch.sig --user-data user-data.json</code></li><li>Give the machine <code>user-data.json</code> below, and restart it.</li></ol><form method=\"post\" action=\"/setup\" class=\"broad\">")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -60,7 +60,9 @@ func TestFirstLaunchIsWrittenInTheConsole(t *testing.T) {
 		t.Errorf("what was typed is gone, or the mistakes are not announced; focus: %s", b.Value(`document.activeElement.id`))
 	}
 	b.Accessible()
+	b.Width(320)
 	b.Fits()
+	b.Width(1280)
 
 	b.Fill("Check", "file", good)
 	b.Has(fmt.Sprintf("%x", sha256.Sum256([]byte(good))))
