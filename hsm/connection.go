@@ -37,9 +37,9 @@ var connecting sync.Mutex
 func connect(cfg *Config) (*connection, error) {
 	connecting.Lock()
 	defer connecting.Unlock()
-	module := pkcs11.New(cfg.Module)
-	if module == nil {
-		return nil, fmt.Errorf("hsm: %s cannot be loaded as a PKCS#11 module: %w; check the path, and that the vendor's software is installed", cfg.Module, ErrNotFound)
+	module, err := load(cfg.Module)
+	if err != nil {
+		return nil, err
 	}
 	c := &connection{cfg: cfg, module: module, slots: make(chan struct{}, cfg.MaxSessions), handles: map[string]pkcs11.ObjectHandle{}}
 	if err := c.open(); err != nil {
@@ -52,8 +52,38 @@ func connect(cfg *Config) (*connection, error) {
 	return c, nil
 }
 
+func load(path string) (*pkcs11.Ctx, error) {
+	module := pkcs11.New(path)
+	if module == nil {
+		return nil, fmt.Errorf("hsm: %s cannot be loaded as a PKCS#11 module: %w; check the path, and that the vendor's software is installed", path, ErrNotFound)
+	}
+	return module, nil
+}
+
+// Look finds the token as [Open] does and gives what it says about itself, without a PIN, a login
+// or a key. It takes as long as the module does, and while it does no token is opened. Errors:
+// [ErrNotFound] for the module or token, [ErrAmbiguous], [ErrPINRefused] for a PIN that would not
+// be tried, or an [*Error].
+func Look(cfg Config) (Info, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return Info{}, err
+	}
+	connecting.Lock()
+	defer connecting.Unlock()
+	module, err := load(cfg.Module)
+	if err != nil {
+		return Info{}, err
+	}
+	defer module.Destroy()
+	info, err := (&connection{cfg: &cfg, module: module}).look()
+	if err != nil {
+		return Info{}, err
+	}
+	return newInfo(info), nil
+}
+
 func (c *connection) open() error {
-	if err := c.look(); err != nil {
+	if _, err := c.look(); err != nil {
 		return err
 	}
 	var err error
@@ -78,27 +108,26 @@ func (c *connection) open() error {
 }
 
 // look finds the token, alone of its name, and sees whether its PIN may be
-// tried.
-func (c *connection) look() error {
-	err := c.module.Initialize()
+// tried. It gives what the token says about itself.
+func (c *connection) look() (info pkcs11.TokenInfo, err error) {
+	err = c.module.Initialize()
 	if err == nil {
 		defer func() { _ = c.module.Finalize() }()
 	} else if !codeIn(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
-		return fmt.Errorf("hsm: %s: %w", c.cfg.Module, wrap("C_Initialize", err))
+		return info, fmt.Errorf("hsm: %s: %w", c.cfg.Module, wrap("C_Initialize", err))
 	}
 	slots, err := c.module.GetSlotList(true)
 	if err != nil {
-		return fmt.Errorf("hsm: %s: %w", c.cfg.Module, wrap("C_GetSlotList", err))
+		return info, fmt.Errorf("hsm: %s: %w", c.cfg.Module, wrap("C_GetSlotList", err))
 	}
 	found := 0
-	var info pkcs11.TokenInfo
 	for _, slot := range slots {
 		i, err := c.module.GetTokenInfo(slot)
 		if err != nil {
 			if codeIn(err, pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_TOKEN_NOT_RECOGNIZED) {
 				continue // another slot
 			}
-			return fmt.Errorf("hsm: %s: %w", c.cfg.Module, wrap("C_GetTokenInfo", err))
+			return info, fmt.Errorf("hsm: %s: %w", c.cfg.Module, wrap("C_GetTokenInfo", err))
 		}
 		if (c.cfg.TokenLabel != "" && i.Label == c.cfg.TokenLabel) || (c.cfg.TokenSerial != "" && i.SerialNumber == c.cfg.TokenSerial) {
 			found++
@@ -107,15 +136,15 @@ func (c *connection) look() error {
 	}
 	switch {
 	case found == 0:
-		return fmt.Errorf("%s: %w; check its name, and that the HSM is connected", c.cfg.name(), ErrNotFound)
+		return info, fmt.Errorf("%s: %w; check its name, and that the HSM is connected", c.cfg.name(), ErrNotFound)
 	case found > 1:
-		return fmt.Errorf("%s: %w: %d tokens have that name; select one with hsm.token_serial", c.cfg.name(), ErrAmbiguous, found)
+		return info, fmt.Errorf("%s: %w: %d tokens have that name; select one with hsm.token_serial", c.cfg.name(), ErrAmbiguous, found)
 	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return fmt.Errorf("%s: %w: it is locked; the HSM's security officer can unlock it", c.cfg.name(), ErrPINRefused)
+		return info, fmt.Errorf("%s: %w: it is locked; the HSM's security officer can unlock it", c.cfg.name(), ErrPINRefused)
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
-		return fmt.Errorf("%s: %w: the HSM would lock after one more wrong PIN, so it is not tried; log in with the vendor's tool once", c.cfg.name(), ErrPINRefused)
+		return info, fmt.Errorf("%s: %w: the HSM would lock after one more wrong PIN, so it is not tried; log in with the vendor's tool once", c.cfg.name(), ErrPINRefused)
 	}
-	return nil
+	return info, nil
 }
 
 func (c *connection) logIn() error {

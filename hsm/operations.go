@@ -30,14 +30,18 @@ func (t *Token) Info(ctx context.Context) (Info, error) {
 		if err != nil {
 			return Info{}, wrap("C_GetTokenInfo", err)
 		}
-		out := Info{Label: i.Label, Manufacturer: i.ManufacturerID, Model: i.Model, Serial: i.SerialNumber,
-			Firmware: version(i.FirmwareVersion), Hardware: version(i.HardwareVersion), FreeSessions: -1}
-		if i.MaxRwSessionCount != pkcs11.CK_EFFECTIVELY_INFINITE && i.MaxRwSessionCount != pkcs11.CK_UNAVAILABLE_INFORMATION &&
-			i.RwSessionCount != pkcs11.CK_UNAVAILABLE_INFORMATION {
-			out.FreeSessions = int(i.MaxRwSessionCount) - int(i.RwSessionCount)
-		}
-		return out, nil
+		return newInfo(i), nil
 	})
+}
+
+func newInfo(i pkcs11.TokenInfo) Info {
+	out := Info{Label: i.Label, Manufacturer: i.ManufacturerID, Model: i.Model, Serial: i.SerialNumber,
+		Firmware: version(i.FirmwareVersion), Hardware: version(i.HardwareVersion), FreeSessions: -1}
+	if i.MaxRwSessionCount != pkcs11.CK_EFFECTIVELY_INFINITE && i.MaxRwSessionCount != pkcs11.CK_UNAVAILABLE_INFORMATION &&
+		i.RwSessionCount != pkcs11.CK_UNAVAILABLE_INFORMATION {
+		out.FreeSessions = int(i.MaxRwSessionCount) - int(i.RwSessionCount)
+	}
+	return out
 }
 
 func version(v pkcs11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }

@@ -21,6 +21,9 @@ import (
 // Format names the launch file, and its version.
 const Format = "holdfast-launch/v1"
 
+// MaxFile is the size of the largest launch file, in bytes.
+const MaxFile = owner.MaxFile
+
 // document is a launch file as TOML has it.
 type document struct {
 	Format string `toml:"format"`
@@ -51,8 +54,8 @@ const stands = "/launch/"
 // Parse reads a launch file; name stands for it in problems. Errors: [config.Problems],
 // with all that is wrong, each with its line and what to do.
 func Parse(name string, text []byte) (*File, error) {
-	if len(text) > owner.MaxFile {
-		return nil, config.Problems{{File: name, Message: fmt.Sprintf("it has %d bytes, of which a launch file may have %d; shorten it, of which certificates take the most", len(text), owner.MaxFile)}}
+	if len(text) > MaxFile {
+		return nil, config.Problems{{File: name, Message: fmt.Sprintf("it has %d bytes, of which a launch file may have %d; shorten it, of which certificates take the most", len(text), MaxFile)}}
 	}
 	if at := privateKey.FindIndex(text); at != nil {
 		return nil, config.Problems{{File: name, Line: 1 + strings.Count(string(text[:at[0]]), "\n"), Message: "a private key stands here, and many can read a launch file; take it out, and make another key in its place"}}

@@ -351,7 +351,7 @@ func TestEveryPost(t *testing.T) {
 	things := r.things(admin)
 
 	// Posts of those who are not signed in: what lets them in is a proof.
-	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/theme", "/shortcuts",
+	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/setup/check", "/setup/launch.toml", "/setup/hsm", "/theme", "/shortcuts",
 		"/invitation/{token}/password", "/invitation/{token}/passkey/begin", "/invitation/{token}/passkey/finish"}
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{

@@ -26,7 +26,7 @@ func (c *console) signInRoutes(r chi.Router) {
 		closed := func(w http.ResponseWriter, r *http.Request) {
 			c.bare(w, r, http.StatusServiceUnavailable, "Closed", closedPage(c.Identity.Closed))
 		}
-		for _, pattern := range []string{"/signin", "/signin/*", "/setup", "/invitation/*"} {
+		for _, pattern := range []string{"/signin", "/signin/*", "/setup", "/setup/*", "/invitation/*"} {
 			r.HandleFunc(pattern, closed)
 		}
 		return
@@ -39,6 +39,9 @@ func (c *console) signInRoutes(r chi.Router) {
 	r.Get(identity.CallbackPath, c.finishOIDC)
 	r.Get("/setup", c.setupPage)
 	r.Post("/setup", c.redeemSetup)
+	r.Post("/setup/check", c.whileLaunchMissing(c.checkLaunchFile))
+	r.Post("/setup/launch.toml", c.whileLaunchMissing(c.downloadLaunchFile))
+	r.Post("/setup/hsm", c.whileLaunchMissing(c.tryHSM))
 	r.Get("/invitation/{token}", c.invitationPage)
 	r.Post("/invitation/{token}/password", c.enrolPassword)
 	r.Post("/invitation/{token}/passkey/begin", c.beginEnrol)
@@ -69,7 +72,12 @@ func statusOf(err error) int {
 		return http.StatusForbidden
 	case fault.Throttled:
 		return http.StatusTooManyRequests
+	case fault.Timeout:
+		return http.StatusServiceUnavailable
 	case fault.Invalid, fault.Conflict, fault.Exists:
+		return http.StatusUnprocessableEntity
+	}
+	if ofInput(fault.CodeOf(err)) {
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusInternalServerError
@@ -236,7 +244,7 @@ func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.launchMissing() {
-		c.bare(w, r, statusOf(err), "Set up", firstLaunchPage("", c.message(r, err)))
+		c.showLaunch(w, r, newLaunchView(r), err)
 		return
 	}
 	c.bare(w, r, statusOf(err), "Set up", setupPage("", c.message(r, err)))
@@ -245,25 +253,6 @@ func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
 // launchMissing says whether the machine has no launch file, so that nobody can be enrolled.
 func (c *console) launchMissing() bool {
 	return c.Boot.Status().Code == string(fault.LaunchMissing)
-}
-
-// firstLaunch installs the launch file of a machine that has none, for who has the setup code.
-func (c *console) firstLaunch(w http.ResponseWriter, r *http.Request) {
-	document := strings.TrimSpace(r.PostFormValue("document"))
-	err := c.Identity.ProveSetupCode(r.Context(), r.PostFormValue("setup_code"), client(r))
-	if auditErr := c.Performer.Event(r.Context(), "use the setup code", "", "", r.RemoteAddr, err); err == nil {
-		err = auditErr
-	}
-	if err == nil {
-		by := c.Performer.As(identity.Principal{Name: "setup code", Role: identity.RoleAdministrator}, r.RemoteAddr)
-		_, err = operation.InstallLaunch.Do(r.Context(), by, operation.LaunchDocument{Document: document})
-	}
-	if err != nil {
-		wrong := c.refused(w, r, err)
-		c.bare(w, r, statusOf(err), "Set up", firstLaunchPage(document, wrong))
-		return
-	}
-	c.bare(w, r, http.StatusOK, "Set up", firstLaunchDonePage())
 }
 
 func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,21 @@ type Launches interface {
 	CheckLaunch(ctx context.Context, document string) (LaunchFile, error)
 	// InstallLaunch has the document be the one of the next start.
 	InstallLaunch(ctx context.Context, document string) error
+	// LookAtTokens looks for the tokens that a launch file names, signed or not, on a machine
+	// that has none: without a PIN, within seconds, one look at a time. Errors: fault.LaunchFile
+	// if this machine cannot use the file; fault.Conflict if the machine has one, or another look
+	// has not ended; fault.Timeout if the module does not answer.
+	LookAtTokens(ctx context.Context, file string) ([]LookedToken, error)
+}
+
+// LookedToken is what a look at a token came to.
+type LookedToken struct {
+	// Module is the name of its PKCS#11 library, and Selected says which of its tokens was looked for.
+	Module, Selected string
+	// What the token says about itself.
+	Label, Serial, Manufacturer, Model, Firmware string
+	// Wrong says why it cannot be used, and what to do; empty if it can.
+	Wrong string
 }
 
 // LaunchDocument is a launch file with its owner's signature, as it travels.
@@ -60,6 +75,15 @@ func checkLaunch(ctx context.Context, c *Caller, in LaunchDocument) (LaunchFile,
 		return LaunchFile{}, fault.Errorf(fault.Conflict, "this appliance takes no launch file")
 	}
 	return c.Launches.CheckLaunch(ctx, in.Document)
+}
+
+// LookAtTokens is that of [Launches]. It is no operation: who has the setup code is no user yet,
+// and it changes nothing.
+func (p *Performer) LookAtTokens(ctx context.Context, file string) ([]LookedToken, error) {
+	if p.Launches == nil {
+		return nil, fault.Errorf(fault.Conflict, "this appliance takes no launch file")
+	}
+	return p.Launches.LookAtTokens(ctx, file)
 }
 
 // The operations on the launch file of this machine.

@@ -177,7 +177,7 @@ func TestNoDetour(t *testing.T) {
 	beside := map[string][]string{
 		"Identity": {"BeginEnrolPasskey", "BeginEnrolPassword", "BeginOIDC", "BeginPasskey", "Carry", "Closed", "FinishEnrolPasskey", "FinishEnrolPassword", "FinishOIDC", "FinishPasskey",
 			"OIDCEnabled", "OpenCarried", "OpenInvitation", "PasskeysEnabled", "ProveSetupCode", "RedeemSetupCode", "Session", "SetupOpen", "SignInPassword", "SignOut", "URL", "UseUp"},
-		"Performer": {"As", "Digest", "Event", "FirstAcceptance", "Node", "RecoveryCode", "RoleByGroups", "Settle", "Standing"},
+		"Performer": {"As", "Digest", "Event", "FirstAcceptance", "LookAtTokens", "Node", "RecoveryCode", "RoleByGroups", "Settle", "Standing"},
 		"caller":    {"AuditActors", "DependentsOf", "Differences", "IdempotencyKey", "MayDecide", "NeedsApproval", "Reason", "Seeing", "WaitingApprovals"},
 	}
 	for _, wrong := range detours(t, beside) {

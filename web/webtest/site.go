@@ -113,6 +113,11 @@ func (l *Launches) CheckLaunch(_ context.Context, document string) (operation.La
 	return operation.LaunchFile{Version: 1, Sets: []string{"hsm.module is libpkcs11.so."}}, nil
 }
 
+// LookAtTokens finds none: what is there is tested with a real module (package daemon).
+func (l *Launches) LookAtTokens(context.Context, string) ([]operation.LookedToken, error) {
+	return []operation.LookedToken{{Module: "libpkcs11.so", Selected: "the token", Wrong: "there is none"}}, nil
+}
+
 // InstallLaunch has it be the next one, of a higher version each time.
 func (l *Launches) InstallLaunch(ctx context.Context, document string) error {
 	next, err := l.CheckLaunch(ctx, document)

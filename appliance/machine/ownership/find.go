@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
@@ -80,7 +81,8 @@ func (m Machine) Find(ctx context.Context) Owned {
 // unusable is why a launch file does not count.
 func unusable(err error, from string) (f *fault.Fault) {
 	if !errors.As(err, &f) {
-		f = fault.Wrapf(fault.LaunchFile, err, "the launch file of %s cannot be used", from)
+		// Who has given it reads why: the cause is of what they wrote.
+		f = fault.Errorf(fault.LaunchFile, "the launch file of %s cannot be used: %s", from, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return f
 }
@@ -133,7 +135,7 @@ func (m Machine) take(document []byte, from string) (Owned, error) {
 func (m Machine) open(document []byte, from string, known *memory, keep func(name string, content []byte) (string, error)) (o Owned, err error) {
 	l, _, err := owner.ParseDocument(document)
 	if errors.Is(err, owner.ErrSignature) || errors.Is(err, owner.ErrDigest) {
-		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return o, fault.Errorf(fault.LaunchSignature, "the launch file of %s does not count: %s", from, err)
 	}
 	if err != nil {
 		return o, err
@@ -143,19 +145,25 @@ func (m Machine) open(document []byte, from string, known *memory, keep func(nam
 	}
 	f, err := launch.Take("launch file", l)
 	if errors.Is(err, launch.ErrOwner) {
-		return o, fault.Wrapf(fault.LaunchSignature, err, "the launch file of %s does not count", from)
+		return o, fault.Errorf(fault.LaunchSignature, "the launch file of %s does not count: %s", from, err)
 	}
 	if err != nil {
 		return o, err
 	}
-	cfg, err := f.Apply("launch file", m.Image, keep)
+	cfg, err := m.apply(f, keep)
 	if err != nil {
-		return o, err
-	}
-	if err := modules(cfg); err != nil {
 		return o, err
 	}
 	return Owned{Config: cfg, Launch: l, File: f}, nil
+}
+
+// apply puts a launch file over the image's configuration. keep is that of [launch.File.Apply].
+func (m Machine) apply(f *launch.File, keep func(name string, content []byte) (string, error)) (*config.Config, error) {
+	cfg, err := f.Apply("launch file", m.Image, keep)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, modules(cfg)
 }
 
 // keep writes certificates that the configuration names by a file.

@@ -1,7 +1,9 @@
 package ownership
 
 import (
+	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/launch"
 	"holdfast/attest/owner"
 )
 
@@ -15,7 +17,7 @@ const given = "the request"
 // next start would be locked with; fault.Conflict where no launch file is taken.
 func (m Machine) Check(document []byte) (Owned, error) {
 	if !m.Image.Launch.Required {
-		return Owned{}, fault.Errorf(fault.Conflict, "this image asks for no launch file: what it sets stands in its configuration")
+		return Owned{}, notAsked()
 	}
 	if m.Closed {
 		return Owned{}, fault.Errorf(fault.Conflict, "the state volume is not open, and it has what this machine remembers of its owner; open it first")
@@ -24,8 +26,7 @@ func (m Machine) Check(document []byte) (Owned, error) {
 	if err != nil {
 		return Owned{}, unusable(err, given)
 	}
-	place := func(name string, _ []byte) (string, error) { return m.Image.LaunchCertificate(name), nil }
-	o, err := m.open(document, given, known, place)
+	o, err := m.open(document, given, known, m.place)
 	if err != nil {
 		return Owned{}, unusable(err, given)
 	}
@@ -35,6 +36,33 @@ func (m Machine) Check(document []byte) (Owned, error) {
 		}
 	}
 	return o, nil
+}
+
+// Preview gives the configuration that this machine would start with by a launch file, signed or
+// not, and writes nothing. Errors: fault.LaunchFile if the machine cannot use it, fault.Conflict
+// where no launch file is taken.
+func (m Machine) Preview(file []byte) (*config.Config, error) {
+	if !m.Image.Launch.Required {
+		return nil, notAsked()
+	}
+	f, err := launch.Parse("launch file", file)
+	if err != nil {
+		return nil, unusable(err, given)
+	}
+	c, err := m.apply(f, m.place)
+	if err != nil {
+		return nil, unusable(err, given)
+	}
+	return c, nil
+}
+
+func notAsked() *fault.Fault {
+	return fault.Errorf(fault.Conflict, "this image asks for no launch file: what it sets stands in its configuration")
+}
+
+// place says where a certificate would be, and writes none.
+func (m Machine) place(name string, _ []byte) (string, error) {
+	return m.Image.LaunchCertificate(name), nil
 }
 
 // Install has the document be the one of the next start, if [Machine.Check] has nothing
@@ -61,8 +89,7 @@ func (m Machine) Next() Owned {
 	if err != nil {
 		return Owned{Why: unusable(err, m.stored())}
 	}
-	place := func(name string, _ []byte) (string, error) { return m.Image.LaunchCertificate(name), nil }
-	o, err := m.open(document, m.stored(), known, place)
+	o, err := m.open(document, m.stored(), known, m.place)
 	if err != nil {
 		return Owned{Why: unusable(err, m.stored())}
 	}

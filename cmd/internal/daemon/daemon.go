@@ -144,7 +144,9 @@ type Daemon struct {
 	whose ownership.Owned
 	// ownership takes launch files for the next start.
 	ownership ownership.Machine
-	owned     *boot.OwnedRelease // by the launch file; nil without an owner
+	// looking is held while somebody looks at the tokens of a launch file.
+	looking sync.Mutex
+	owned   *boot.OwnedRelease // by the launch file; nil without an owner
 	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
 	// measured for it, nil without one.
 	volume         *fault.Fault

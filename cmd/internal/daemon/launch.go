@@ -3,13 +3,17 @@ package daemon
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/ownership"
+	"holdfast/hsm"
 	"holdfast/web/operation"
 )
 
@@ -93,4 +97,58 @@ func (l launches) InstallLaunch(_ context.Context, document string) error {
 	}
 	l.d.o.Log.Info("a launch file was installed, for the next start of the machine", "sha256", hex.EncodeToString(next.Launch.Digest), "version", next.Launch.Version, "owner", next.Launch.KeyID())
 	return nil
+}
+
+// lookTime bounds how long somebody waits for a look at tokens.
+const lookTime = 10 * time.Second
+
+// LookAtTokens is for a machine without a launch file, whose boot has ended without an HSM: a
+// module that hangs keeps nothing else from its work.
+func (l launches) LookAtTokens(ctx context.Context, file string) ([]operation.LookedToken, error) {
+	if l.d.launch == nil || l.d.whose.Launch != nil {
+		return nil, fault.Errorf(fault.Conflict, "the machine has a launch file: see its HSMs")
+	}
+	c, err := l.d.ownership.Preview([]byte(file))
+	if err != nil {
+		return nil, err
+	}
+	if !l.d.looking.TryLock() {
+		return nil, fault.Errorf(fault.Conflict, "another trial of the HSM has not ended: try again in %s; if its module does not answer, restart the machine", lookTime)
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	found := make(chan []operation.LookedToken, 1)
+	go func() { // it ends when the module does
+		defer l.d.looking.Unlock()
+		var list []operation.LookedToken
+		for _, member := range Tokens(c.HSM, hsm.Config{}) {
+			list = append(list, lookAt(member))
+		}
+		found <- list
+	}()
+	select {
+	case list := <-found:
+		return list, nil
+	case <-ctx.Done():
+		return nil, fault.Errorf(fault.Timeout, "the PKCS#11 module has not answered within %s: check the network between this machine and the HSM, and the name of the module; then restart the machine, as the module may hang on", lookTime)
+	}
+}
+
+// lookAt looks for one token.
+func lookAt(m hsm.Config) operation.LookedToken {
+	t := operation.LookedToken{Module: filepath.Base(m.Module), Selected: fmt.Sprintf("token %q", m.TokenLabel)}
+	if m.TokenLabel == "" {
+		t.Selected = fmt.Sprintf("the token with serial number %q", m.TokenSerial)
+	}
+	i, err := hsm.Look(m)
+	if err != nil {
+		t.Wrong = strings.TrimPrefix(err.Error(), "hsm: ")
+		var said *hsm.Error
+		if errors.As(err, &said) {
+			t.Wrong += "; look the code up in the HSM vendor's manual, and check that the HSM is on and that this machine reaches it"
+		}
+		return t
+	}
+	t.Label, t.Serial, t.Manufacturer, t.Model, t.Firmware = i.Label, i.Serial, i.Manufacturer, i.Model, i.Firmware
+	return t
 }

@@ -29,8 +29,8 @@ func ownerKey(seed byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 }
 
-// launchDocument is a launch document of an owner, which selects the site's token.
-func (s *site) launchDocument(module, token string, version uint64, key ed25519.PrivateKey) []byte {
+// launchText is a launch file of an owner, which selects the site's token.
+func (s *site) launchText(module, token string, version uint64, key ed25519.PrivateKey) []byte {
 	s.t.Helper()
 	public := func(key any) []byte {
 		der, err := x509.MarshalPKIXPublicKey(key)
@@ -44,6 +44,17 @@ func (s *site) launchDocument(module, token string, version uint64, key ed25519.
 	if !s.unnamed {
 		text = append(text, "[xks]\nurl = \"https://xks.example.com\"\n"...)
 	}
+	return text
+}
+
+// launchDocument is that launch file, signed, as it travels.
+func (s *site) launchDocument(module, token string, version uint64, key ed25519.PrivateKey) []byte {
+	s.t.Helper()
+	return s.signLaunch(s.launchText(module, token, version, key), version, key)
+}
+
+func (s *site) signLaunch(text []byte, version uint64, key ed25519.PrivateKey) []byte {
+	s.t.Helper()
 	envelope, err := owner.Sign(text, version, key, nil)
 	if err != nil {
 		s.t.Fatal(err)

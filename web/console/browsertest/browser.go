@@ -334,7 +334,7 @@ const fillScript = `(() => {
 		if (!field) return "there is no field " + name;
 		field.value = fields[i + 1];
 	}
-	if (!form.reportValidity()) return "it is not valid";
+	if (!button.formNoValidate && !form.reportValidity()) return "it is not valid";
 	document.querySelectorAll("[data-press]").forEach((e) => e.removeAttribute("data-press"));
 	button.setAttribute("data-press", "");
 	return "";

@@ -57,6 +57,8 @@ type Field struct {
 	Autocomplete, Placeholder    string
 	Pattern, Min, Max, InputMode string
 	Rows                         int
+	// DescribedBy is the ID of what else on the page describes it; empty for nothing.
+	DescribedBy string
 	// File offers to read a file of the user's machine into a textarea.
 	File bool
 }
@@ -89,6 +91,9 @@ func (f Field) describedBy(id string) string {
 	var ids []string
 	if f.Error != "" {
 		ids = append(ids, id+"-error")
+	}
+	if f.DescribedBy != "" {
+		ids = append(ids, f.DescribedBy)
 	}
 	if f.Hint != "" {
 		ids = append(ids, id+"-hint")
