@@ -135,6 +135,7 @@ func TestIfNoneMatch(t *testing.T) {
 // notShown are operations of which the appliance of these tests has nothing to show, and why.
 var notShown = map[string]string{
 	"showNode": "it is in no fleet; see TestNodeRevision",
+	"releases": "no broker releases its PIN; see TestBrokersRecords",
 }
 
 // notTagged are operations about a thing that a GET shows, and that no caller of TestRevisions can

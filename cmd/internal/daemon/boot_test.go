@@ -176,7 +176,7 @@ func TestReleaseRefused(t *testing.T) {
 			if err := os.WriteFile(s.cfg.Attestation.Policy, before, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "this appliance had version 2 before"},
+		}, "version 1 is older than version 2, which was in force before"},
 		"another TPM": {"E_SEAL_TPM", both(lenient, func(s *site) { s.newMachine() }), "sealed by another"},
 		"damaged PIN": {"E_SEAL_TPM", func(s *site) {
 			blob, err := readBlob(s.cfg.SealedPIN())
@@ -306,10 +306,11 @@ func otherKernel(s *site) {
 	s.components = []swtpm.Component{{Name: ".linux", Content: []byte("another kernel")}}
 }
 
-// withoutReferences signs the policy without its reference values.
+// withoutReferences signs the policy's next version, without its reference values.
 func (s *site) withoutReferences() {
 	s.t.Helper()
 	s.sign(func(p *attest.Policy) {
+		p.Version++
 		p.TPM.References, p.Unproven = nil, "a test, in which the TPM refuses and not the policy"
 	})
 }

@@ -43,6 +43,7 @@ var inForce = map[string]any{
 // defaultsInWords are the options whose default is no value, and why.
 var defaultsInWords = map[string]string{
 	"state.volume":       "there is no volume then",
+	"launch.disk":        "no disk is looked at then",
 	"state.database":     "there is no database server then",
 	"state.database_ca":  "the machine has them",
 	"fleet.address":      "it follows from the machine and from admin.address",
