@@ -327,11 +327,22 @@ func (s *standingSite) away() {
 	s.each(func() { s.r.ok("POST", "hsms/probe", nil, nil) })
 }
 
+// back has the HSM come back, and each node notice it: a look that began before finds it away.
 func (s *standingSite) back() {
 	s.shim.Restore()
 	s.each(func() {
-		eventually(s.t, func() error { return s.r.probe("/readyz", 200) })
-		s.r.ok("POST", "hsms/probe", nil, nil)
+		eventually(s.t, func() error {
+			if err := s.r.probe("/readyz", 200); err != nil {
+				return err
+			}
+			var status operation.Status
+			s.r.ok("POST", "hsms/probe", nil, nil)
+			s.r.ok("GET", "status", nil, &status)
+			if st := status.Standing; st.State != appliance.StandingServing {
+				return fmt.Errorf("the node is %s: %s", st.State, st.Says)
+			}
+			return nil
+		})
 	})
 }
 
