@@ -327,7 +327,8 @@ func (s *standingSite) away() {
 	s.each(func() { s.r.ok("POST", "hsms/probe", nil, nil) })
 }
 
-// back has the HSM come back, and each node notice it: a look that began before finds it away.
+// back has the HSM come back, and each node notice it: a node opens it again after a pause of its
+// own, and a probe before that finds it away.
 func (s *standingSite) back() {
 	s.shim.Restore()
 	s.each(func() {
