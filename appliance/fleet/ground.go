@@ -70,7 +70,8 @@ const (
 const maxPosted = 256
 
 // groundWork says what is to be done at the ground now. It is read before anything runs
-// out, and released when all members are heard.
+// out, and released when all members are heard, and for good when this node knows that it
+// was removed: it serves no more, and others would wait for it.
 func (n *Node) groundWork() groundWork {
 	n.lock()
 	defer n.unlock()
@@ -82,6 +83,11 @@ func (n *Node) groundWork() groundWork {
 	}
 	switch {
 	case n.o.Ground == nil || n.closed:
+	case n.removedLocked(n.o.ID):
+		if !g.released {
+			g.at, g.waiting = never, nil
+			return groundRelease
+		}
 	case words <= now-n.o.Grace/3 && g.asked <= now-again:
 		g.asked, g.released = now, false
 		return groundRead

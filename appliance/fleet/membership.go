@@ -132,6 +132,10 @@ func (n *Node) row(id string) (appliance.Node, bool) {
 func (n *Node) isRemoved(id string) bool {
 	n.lock()
 	defer n.unlock()
+	return n.removedLocked(id)
+}
+
+func (n *Node) removedLocked(id string) bool {
 	return n.gone[id] || slices.ContainsFunc(n.members, func(m appliance.Node) bool { return m.ID == id && m.State == appliance.NodeLeaving })
 }
 

@@ -27,6 +27,7 @@ type site struct {
 	down    map[string]bool // nodes that nobody reaches, and that reach nobody
 	posts   []appliance.Position
 	rely    map[string]bool
+	reads   map[string]int // of the ground, by node
 	// noToken says that the token does not answer.
 	noToken bool
 	// slow is how long a reading takes.
@@ -68,7 +69,7 @@ func newSite(t *testing.T, ids ...string) *site {
 }
 
 func emptySite() *site {
-	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, called: map[string]int{}, nodes: map[string]*at{}, began: time.Now()}
+	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, reads: map[string]int{}, called: map[string]int{}, nodes: map[string]*at{}, began: time.Now()}
 }
 
 // found begins the log with nodes that serve, and starts them.
@@ -278,6 +279,7 @@ func (g token) Read(context.Context) ([]appliance.Position, error) {
 	g.site.mu.Lock()
 	defer g.site.mu.Unlock()
 	g.site.rely[g.id] = true
+	g.site.reads[g.id]++
 	newest := len(g.site.log)
 	if a.withheld {
 		newest = len(a.log)

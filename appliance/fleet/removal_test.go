@@ -147,6 +147,30 @@ func TestRemovedRelyOnNothing(t *testing.T) {
 	})
 }
 
+// TestRemovedLeavesTheGround: a node that knows that it was removed releases its reliance and
+// reads the ground no more, also once it was started again.
+func TestRemovedLeavesTheGround(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, d := removed(t)
+		rests := func(when string) {
+			t.Helper()
+			s.set(func() { s.reads["d"] = 0 })
+			time.Sleep(10 * grace)
+			s.set(func() {
+				if s.rely["d"] || s.reads["d"] != 0 {
+					t.Errorf("%s: it relies %t, and has read the ground %d times", when, s.rely["d"], s.reads["d"])
+				}
+			})
+		}
+		rests("while it runs")
+		d.stop()
+		s.set(func() { s.rely["d"] = true }) // of the process before
+		s.start(t, "d")
+		time.Sleep(2 * time.Second)
+		rests("started again")
+	})
+}
+
 // TestDrainedReadsNoRows: each answer to KMS asks whether a node is drained.
 func TestDrainedReadsNoRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
