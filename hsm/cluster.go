@@ -311,6 +311,7 @@ func (c *Cluster) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) 
 // Encrypt: see [Token.Encrypt]. [ErrNotFound] if all members are there and none
 // has the key.
 func (c *Cluster) Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
+	type sealed struct{ iv, ciphertext, tag []byte }
 	out, err := anyOf(ctx, c, func(ctx context.Context, t *Token) (s sealed, err error) {
 		s.iv, s.ciphertext, s.tag, err = t.Encrypt(ctx, label, plaintext, aad)
 		return s, err

@@ -18,7 +18,7 @@ import (
 func NewCluster(t testing.TB) ([]hsm.Config, *Shim) {
 	t.Helper()
 	first, shim := NewBehindShim(t)
-	second := hsm.Config{Module: ownModule(t), TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN)}
+	second := hsm.Config{Module: ownModule(t), TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN), Launcher: first.Launcher}
 	if err := softhsm.Create(second.Module, second.TokenLabel, second.PIN, second.PIN); err != nil {
 		t.Fatal(err)
 	}
