@@ -42,7 +42,9 @@ func init() {
 	os.Exit(0)
 }
 
-// launcher starts module processes of the test binary.
+// Launcher starts module processes: the test binary again, which is one by its name.
+func Launcher() hsm.Launcher { return launcher{} }
+
 type launcher struct{}
 
 type child struct {
