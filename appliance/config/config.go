@@ -205,7 +205,8 @@ type XKS struct {
 	Certificate string `toml:"certificate"`
 	Key         string `toml:"key"`
 	// ClientCA, a PEM file, demands client certificates (mTLS) with one of the
-	// common names ClientNames. AWS has deprecated mTLS for XKS.
+	// common names ClientNames of each XKS call; /healthz and /readyz need none. AWS has
+	// deprecated mTLS for XKS.
 	ClientCA    string   `toml:"client_ca"`
 	ClientNames []string `toml:"client_names"`
 	// Regions, if any, are the only ones from which KMS may call.

@@ -65,7 +65,7 @@ var settings = []Setting{
 	{Key: "xks.address", Refused: ofImage},
 	{Key: "xks.certificate", Refused: ofImage},
 	{Key: "xks.key", Refused: ofImage},
-	{Key: "xks.client_ca", Certificates: true, Meaning: "Ask AWS KMS for a client certificate (mTLS) of these authorities. AWS has deprecated it."},
+	{Key: "xks.client_ca", Certificates: true, Meaning: "Demand of each call of AWS KMS a client certificate (mTLS) of these authorities. Probes of a load balancer (/healthz, /readyz) need none. AWS has deprecated it."},
 	{Key: "xks.client_names", Example: `["cks.kms.eu-west-1.amazonaws.com"]`, Meaning: "The common names that a client certificate may have."},
 	{Key: "xks.regions", Example: `["eu-west-1"]`, Meaning: "The only Regions from which AWS KMS may call."},
 	{Key: "xks.services", Example: `["kms-xks-proxy"]`, Meaning: "SigV4 service names that are accepted besides kms-xks-proxy."},
