@@ -361,6 +361,14 @@ func TestForcedPrincipal(t *testing.T) {
 			t.Errorf("%s, forced: %v %+v", p, err, g)
 		}
 	}
+	via := appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}, Conditions: appliance.Conditions{ViaServices: []string{"dynamodb.amazonaws.com"}}}
+	if _, err := b.Appliance.AddGrant(ctx, "demo", via); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("a via service of no form: %v", err)
+	}
+	via.Force = true
+	if _, err := b.Appliance.AddGrant(ctx, "demo", via); err != nil {
+		t.Errorf("a via service of no form, forced: %v", err)
+	}
 	for _, p := range []string{"", "аlice", "arn:aws:iam::123456789012:role/a\u200bpp", "app-*"} {
 		if _, err := b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: p, Force: true, Operations: []appliance.Operation{appliance.OpEncrypt}}); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("%q, forced: %v", p, err)

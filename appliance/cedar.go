@@ -66,7 +66,7 @@ func (p Policies) parse() (string, error) {
 		return cedar, nil
 	}
 	if err := authz.DoubtInCedar(cedar); err != nil {
-		return "", fault.Errorf(fault.Invalid, "Cedar policies: %s. If you know that KMS sends these principals, say so: force in the API, --force of holdfast grant policy, or the box below the policies in the console", err)
+		return "", fault.Errorf(fault.Invalid, "Cedar policies: %s. If you know that KMS sends these, say so: force in the API, --force of holdfast grant policy, or the box below the policies in the console", err)
 	}
 	return cedar, nil
 }

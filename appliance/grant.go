@@ -55,7 +55,7 @@ type Grant struct {
 	NotAfter  time.Time `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; absent for no end."`
 	CreatedAt time.Time `json:"created_at" jsonschema:"When the grant was made."`
 
-	// Force has [Administration.AddGrant] take a principal of a form that IAM does not have.
+	// Force has [Administration.AddGrant] take a principal, or a via service, that AWS is not known to have.
 	// It is not stored.
 	Force bool `json:"-"`
 	// Seal authenticates the row under the key store's keyring key.
@@ -248,7 +248,7 @@ func (a *Administration) newGrant(e *Endpoint, want Grant, has func(key string) 
 		return nil, fault.Errorf(fault.Invalid, "%s", err)
 	}
 	if err := g.Rule().Doubt(); err != nil && !want.Force {
-		return nil, fault.Errorf(fault.Invalid, "%s. If you know that KMS sends this principal, say so: force in the API, --force of holdfast grant add, or the box below the principal in the console", err)
+		return nil, fault.Errorf(fault.Invalid, "%s. If you know that KMS sends this, say so: force in the API, --force of holdfast grant add, or the box below the principal in the console", err)
 	}
 	g.Force = false // want is g, and its word counts for this once
 	if g.KeyID != "" {

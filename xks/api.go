@@ -112,10 +112,10 @@ type request struct {
 // port and without a signature; they learn nothing more.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
-	case "/healthz":
+	case healthzPath:
 		probeAnswer(w, r, true, "")
 		return
-	case "/readyz":
+	case readyzPath:
 		ready, note := a.stores.Ready(r.Context())
 		probeAnswer(w, r, ready, note)
 		return
@@ -167,6 +167,9 @@ func (o *answer) fail(err error) {
 // serve opens a session for the request and performs its operation.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byte, error) {
 	prefix, ok := req.route(r)
+	if err := certified(r); err != nil { // first, so that a stranger does not learn which paths there are
+		return nil, err
+	}
 	if !ok {
 		return nil, fail(invalidURIPathException, "the URI path is not one of the XKS API")
 	}

@@ -5,11 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 )
 
@@ -17,10 +16,11 @@ import (
 type ServerOptions struct {
 	// Certificate gives the server's certificate at each handshake.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// ClientCAs and ClientNames, if ClientCAs is given, demand a client
+	// ClientCAs and ClientNames, if ClientCAs is given, demand of each XKS call a client
 	// certificate that chains to one of the CAs and whose subject common name is
 	// one of the names, such as cks.kms.eu-west-1.amazonaws.com (spec,
-	// Authentication).
+	// Authentication). A connection without one may ask /healthz and /readyz alone; one
+	// with another is refused.
 	ClientCAs   *x509.CertPool
 	ClientNames []string
 	// MaxConnections bounds the open connections. Default [DefaultMaxConnections].
@@ -31,7 +31,7 @@ type ServerOptions struct {
 	// ReadTimeout is how long a request, headers and body, may take to arrive.
 	// Default 5 s.
 	ReadTimeout time.Duration
-	// Log gets what net/http has to say.
+	// Log gets what net/http has to say, and why connections come to nothing.
 	Log *slog.Logger
 }
 
@@ -61,7 +61,11 @@ func NewServer(handler http.Handler, o ServerOptions) *Server {
 	if o.ReadTimeout <= 0 {
 		o.ReadTimeout = defaultReadTimeout
 	}
-	s := &Server{strangers: newStrangers(o.MaxConnections, o.AuthenticateWithin)}
+	complaints := newComplaints(o.Log)
+	s := &Server{strangers: newStrangers(o.MaxConnections, o.AuthenticateWithin, complaints.proxied)}
+	if o.ClientCAs != nil {
+		handler = demandCertificate(handler)
+	}
 	s.http = http.Server{
 		Handler:           handler,
 		TLSConfig:         tlsConfig(o),
@@ -70,7 +74,7 @@ func NewServer(handler http.Handler, o ServerOptions) *Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          log.New(complaints, "", 0),
 		ConnContext:       s.strangers.connContext,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
 	}
@@ -114,17 +118,7 @@ func tlsConfig(o ServerOptions) *tls.Config {
 		NextProtos:       []string{"h2", "http/1.1"},
 	}
 	if o.ClientCAs != nil {
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-		c.ClientCAs = o.ClientCAs
-		c.VerifyConnection = func(state tls.ConnectionState) error {
-			if len(state.PeerCertificates) == 0 {
-				return errors.New("the client presented no certificate")
-			}
-			if cn := state.PeerCertificates[0].Subject.CommonName; !slices.Contains(o.ClientNames, cn) {
-				return fmt.Errorf("the client certificate's common name %q is not among those allowed", cn)
-			}
-			return nil
-		}
+		askForCertificate(c, o)
 	}
 	return c
 }

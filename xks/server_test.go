@@ -107,40 +107,114 @@ func clientCert(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
+// TestMutualTLS: with client certificates demanded, a probe without one is answered and an XKS call is not;
+// one that is presented and is of another authority or name is refused, and the log says why.
 func TestMutualTLS(t *testing.T) {
 	const kms = "cks.kms.eu-west-1.amazonaws.com"
 	good, cas := clientCert(t, kms)
-	otherName, otherCAs := clientCert(t, "cks.kms.us-east-1.amazonaws.com")
+	otherName, _ := clientCert(t, "cks.kms.us-east-1.amazonaws.com")
 	impostor, _ := clientCert(t, kms)
 	// The CA of the certificate with another name is trusted as well: the name
 	// alone is what refuses it.
-	for _, der := range otherName.Certificate {
-		leaf, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cas.AddCert(leaf)
+	leaf, err := x509.ParseCertificate(otherName.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
 	}
-	_ = otherCAs
-	b := xkstest.Start(t, xkstest.Options{Server: xks.ServerOptions{ClientCAs: cas, ClientNames: []string{kms}}})
+	cas.AddCert(leaf)
 	for name, tt := range map[string]struct {
-		certs []tls.Certificate
-		ok    bool
+		certificate *tls.Certificate
+		probe, call int // statuses; 0 for no connection
+		log         string
 	}{
-		"KMS":          {[]tls.Certificate{good}, true},
-		"none":         {nil, false},
-		"another name": {[]tls.Certificate{otherName}, false},
-		"another CA":   {[]tls.Certificate{impostor}, false},
+		"KMS":          {&good, 200, 200, ""},
+		"none":         {nil, 200, 401, "xks.client_ca demands one"},
+		"another name": {&otherName, 0, 0, "is none of xks.client_names"},
+		"another CA":   {&impostor, 0, 0, "unknown authority"},
 	} {
-		client := b.HTTP(1)
-		client.Transport.(*http.Transport).TLSClientConfig.Certificates = tt.certs
-		res, err := client.Get(b.URL + "/healthz")
-		if (err == nil) != tt.ok {
-			t.Errorf("%s: %v", name, err)
+		for version := 1; version <= 2; version++ {
+			for _, tlsVersion := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				t.Run(fmt.Sprint(name, ", HTTP/", version, ", ", tls.VersionName(tlsVersion)), func(t *testing.T) {
+					b := xkstest.Start(t, xkstest.Options{Server: xks.ServerOptions{ClientCAs: cas, ClientNames: []string{kms}}})
+					k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+					k.HTTP = b.HTTP(version)
+					c := k.HTTP.Transport.(*http.Transport).TLSClientConfig
+					c.MaxVersion, c.ClientSessionCache = tlsVersion, tls.NewLRUClientSessionCache(0)
+					c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+						if tt.certificate == nil {
+							return &tls.Certificate{}, nil
+						}
+						return tt.certificate, nil // also if it is not of the authorities asked for
+					}
+					status := func(r *http.Request) int {
+						r.URL.Scheme, r.URL.Host = "https", address(b)
+						r.RequestURI = ""
+						res, err := k.HTTP.Do(r)
+						if err != nil {
+							return 0
+						}
+						text, _ := io.ReadAll(res.Body)
+						_ = res.Body.Close()
+						if res.StatusCode == 401 && !strings.Contains(string(text), "AuthenticationFailedException") {
+							t.Errorf("refused by %s", text)
+						}
+						return res.StatusCode
+					}
+					body := xkstest.Body{"requestMetadata": xkstest.Metadata()}
+					for range 2 { // the second time by a session that is resumed
+						for _, probe := range []string{"/healthz", "/readyz"} {
+							r, _ := http.NewRequest(http.MethodGet, b.URL+probe, nil)
+							if got := status(r); got != tt.probe {
+								t.Errorf("%s: %d", probe, got)
+							}
+						}
+						if got := status(k.Request("/health", body)); got != tt.call {
+							t.Errorf("GetHealthStatus: %d", got)
+						}
+						if got := status(k.Request("/keys/absent/metadata", body)); got != tt.call && (tt.call != 200 || got != 404) {
+							t.Errorf("GetKeyMetadata: %d", got)
+						}
+						r, _ := http.NewRequest(http.MethodGet, b.URL+"/nowhere", nil)
+						if got := status(r); got != tt.call && (tt.call != 200 || got != 404) {
+							t.Errorf("no path of XKS: %d", got)
+						}
+						k.HTTP.CloseIdleConnections()
+					}
+					appliancetest.Eventually(t, "the log says why", func() bool { return strings.Contains(b.Log.String(), tt.log) })
+					if n := strings.Count(b.Log.String(), "a client certificate was refused"); n > 1 || (tt.probe == 0) != (n == 1) {
+						t.Errorf("the log tells of a refused certificate %d times", n)
+					}
+				})
+			}
 		}
-		if err == nil {
-			_ = res.Body.Close()
+	}
+}
+
+// TestProxyProtocol: a load balancer that adds the PROXY protocol is named in the log, once.
+func TestProxyProtocol(t *testing.T) {
+	for name, head := range map[string]string{
+		"1": "PROXY TCP4 10.0.0.7 10.0.0.8 40000 8443\r\n",
+		"2": "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x0a\x00\x00\x07\x0a\x00\x00\x08\x9c\x40\x20\xfb",
+	} {
+		b := xkstest.Start(t, xkstest.Options{})
+		for _, pieces := range [][]string{{head}, {head[:3], head[3:]}, {head}} {
+			c, err := net.Dial("tcp", address(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for _, piece := range pieces {
+				if _, err := io.WriteString(c, piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// A client hello follows, as from KMS. The connection comes to an end.
+			_ = tls.Client(c, &tls.Config{RootCAs: b.Roots, ServerName: "127.0.0.1"}).Handshake()
 		}
+		log := b.Log.String()
+		if n := strings.Count(log, "begins with the PROXY protocol"); n != 1 || !strings.Contains(log, "version="+name) || !strings.Contains(log, "proxy_protocol_v2.enabled=false") {
+			t.Errorf("version %s: the log tells of it %d times:\n%s", name, n, log)
+		}
+		b.NewKeyStore(t, "demo", "/demo", "").OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
 	}
 }
 

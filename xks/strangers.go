@@ -15,6 +15,8 @@ import (
 type strangers struct {
 	max    int
 	within time.Duration
+	// began is told the first bytes of each connection, and from where it comes.
+	began func(head []byte, remote string)
 
 	mu    sync.Mutex
 	open  int
@@ -27,14 +29,14 @@ const (
 	defaultAuthenticateWithin = 30 * time.Second
 )
 
-func newStrangers(maxConnections int, within time.Duration) *strangers {
+func newStrangers(maxConnections int, within time.Duration, began func(head []byte, remote string)) *strangers {
 	if maxConnections <= 0 {
 		maxConnections = DefaultMaxConnections
 	}
 	if within <= 0 {
 		within = defaultAuthenticateWithin
 	}
-	return &strangers{max: maxConnections, within: within}
+	return &strangers{max: maxConnections, within: within, began: began}
 }
 
 func (s *strangers) listen(l net.Listener) net.Listener { return &watchingListener{l, s} }
@@ -64,6 +66,9 @@ type watched struct {
 	timer *time.Timer
 	// trusted is set with the first request that is authenticated.
 	trusted atomic.Bool
+	// head is what it begins with, for the one goroutine that reads.
+	head [heads]byte
+	got  int
 
 	// Under s.mu:
 	place  *list.Element // nil once it has authenticated or is closed
@@ -106,6 +111,17 @@ func (s *strangers) forget(w *watched) {
 		w.place = nil
 	}
 	w.timer.Stop()
+}
+
+// Read looks at what the connection begins with.
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if w.got < heads && n > 0 {
+		if w.got += copy(w.head[w.got:], b[:n]); w.got == heads {
+			w.s.began(w.head[:], w.Conn.RemoteAddr().String())
+		}
+	}
+	return n, err
 }
 
 // Close closes the connection.

@@ -12,10 +12,10 @@ import (
 )
 
 // Cedar policies that are written by hand name principals, accounts and others as grants do, and
-// are judged by the same rules: of principals [Rule.Doubt]'s, of all else [Rule.Mistake]'s.
+// are judged by the same rules: of principals and via services [Rule.Doubt]'s, of all else [Rule.Mistake]'s.
 
 // odd is something in a policy that no request has, as far as this release knows. What is doubted
-// is the form of a principal.
+// is the form of a principal or a via service.
 type odd struct {
 	err     error
 	doubted bool
@@ -49,7 +49,8 @@ func MistakeInCedar(text string) error {
 const toldDoubts = 10
 
 // DoubtInCedar says in one line which principals in policies written by hand have none of the
-// forms that IAM has, each with its place; nil if all have. It is [Rule.Doubt] for Cedar. Of a
+// forms that IAM has, and which via services none that KMS is documented to send, each with its
+// place; nil if all have. It is [Rule.Doubt] for Cedar. Of a
 // pattern it judges the parts before the first wildcard, as "*" reaches over colons.
 func DoubtInCedar(text string) error {
 	all, err := oddIn(text)
@@ -178,6 +179,8 @@ func (o *oddities) text(attribute, text string) {
 		o.add(what, mistakenRegion(text), false)
 	case "kmsKeyArn":
 		o.add(what, mistakenKeyARN(text), false)
+	case "viaService":
+		o.add(what, doubtfulVia(text), true)
 	case "partition":
 		o.add(what, mistakenPartition(text), true)
 	case "service":

@@ -43,7 +43,7 @@ func (r *Rule) Mistake() error {
 		check  func(string) error
 	}{
 		{"calling account", c.CallingAccounts, mistakenAccount},
-		{"via service", c.ViaServices, written(serviceName, "give a service as KMS names it, such as ebs or dynamodb.*.amazonaws.com")},
+		{"via service", c.ViaServices, written(serviceName, "give a service as KMS names it, such as dynamodb, and dynamodb.*.amazonaws.com")},
 		{"source VPC", c.SourceVPCs, network("vpc-")},
 		{"source VPC endpoint", c.SourceVPCEs, network("vpce-")},
 		{"KMS key ARN", c.KMSKeyARNs, mistakenKeyARN},

@@ -35,12 +35,17 @@ var resourceBeginnings = map[string][]string{
 	"sts": {"assumed-role/", "federated-user/"},
 }
 
-// Doubt says in one line why the principal is none of the forms that IAM has; nil if it is
-// one. KMS may send it all the same, if AWS has got a new service or partition: who knows
-// that it does can make the rule.
+// Doubt says in one line why the principal is none of the forms that IAM has, or a via service
+// none that KMS is documented to send; nil if they are. KMS may send it all the same, if AWS has
+// got a new service or partition: who knows that it does can make the rule.
 func (r *Rule) Doubt() error {
 	if err := doubtfulPrincipal(r.Principal); err != nil {
 		return fmt.Errorf("principal %q: %w", r.Principal, err)
+	}
+	for _, v := range r.Conditions.ViaServices {
+		if err := doubtfulVia(v); err != nil {
+			return fmt.Errorf("condition via service: %q: %w", v, err)
+		}
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ const AnyPrincipal = "*"
 type Conditions struct {
 	// CallingAccounts are of the principal's ARN.
 	CallingAccounts []string `json:"calling_accounts,omitempty" jsonschema:"The accounts of the principal's ARN." example:"[\"123456789012\"]" items:"100" each:"2048"`
-	ViaServices     []string `json:"via_services,omitempty" jsonschema:"The AWS services that call KMS for the principal (kmsViaService)." example:"[\"s3.eu-central-1.amazonaws.com\"]" items:"100" each:"2048"`
+	ViaServices     []string `json:"via_services,omitempty" jsonschema:"The AWS services that call KMS for the principal (kmsViaService), each as a name and as NAME.REGION.amazonaws.com, since KMS is documented to send either." example:"[\"s3\",\"s3.*.amazonaws.com\"]" items:"100" each:"2048"`
 	SourceVPCs      []string `json:"source_vpcs,omitempty" jsonschema:"The VPCs from which KMS is called (awsSourceVpc)." example:"[\"vpc-0123456789abcdef0\"]" items:"100" each:"2048"`
 	SourceVPCEs     []string `json:"source_vpces,omitempty" jsonschema:"The VPC endpoints through which KMS is called (awsSourceVpce)." example:"[\"vpce-0123456789abcdef0\"]" items:"100" each:"2048"`
 	KMSKeyARNs      []string `json:"kms_key_arns,omitempty" jsonschema:"The ARNs of the KMS keys (kmsKeyArn)." items:"100" each:"2048"`

@@ -55,7 +55,7 @@ func grantAddCommand(a *admin) *cobra.Command {
 		"and ? for one; and all conditions must hold."
 	f := c.Flags()
 	f.StringVar(&n.Principal, "principal", "", "an ARN, in which * and ? may stand, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all")
-	f.BoolVar(&n.Force, "force", false, "take a principal of a form that IAM does not have, because you know that KMS sends it")
+	f.BoolVar(&n.Force, "force", false, "take a principal of a form that IAM does not have, or a via service that is not documented, because you know that KMS sends it")
 	cli.SomeOf(f, &n.operations, "operations", "what is allowed", appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes)
 	f.StringVar(&n.KeyID, "key", "", "only on this key")
 	f.BoolVar(&n.forbid, "forbid", false, "forbid it")
@@ -63,7 +63,7 @@ func grantAddCommand(a *admin) *cobra.Command {
 	f.StringVar(&n.notAfter, "not-after", "", "until then: a time such as 2027-01-31T18:00:00Z, or a duration such as 8h")
 	values := func(into *[]string, name, usage string) { f.StringArrayVar(into, name, nil, "if "+usage) }
 	values(&n.Conditions.CallingAccounts, "calling-account", "the principal is of this account")
-	values(&n.Conditions.ViaServices, "via-service", "this AWS service calls KMS for the principal (kmsViaService)")
+	values(&n.Conditions.ViaServices, "via-service", "this AWS service calls KMS for the principal (kmsViaService): give both dynamodb and 'dynamodb.*.amazonaws.com', since either may be sent")
 	values(&n.Conditions.SourceVPCs, "source-vpc", "the call comes from this VPC")
 	values(&n.Conditions.SourceVPCEs, "source-vpce", "the call comes over this VPC endpoint")
 	values(&n.Conditions.KMSKeyARNs, "kms-key-arn", "the KMS key has this ARN")
@@ -185,7 +185,7 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 		"in docs/authorization.md."
 	c.Flags().StringVar(&file, "set", "", "file with Cedar policies")
 	c.Flags().BoolVar(&remove, "remove", false, "remove all Cedar policies, and what they forbid")
-	c.Flags().BoolVar(&force, "force", false, "take principals of a form that IAM does not have, because you know that KMS sends them")
+	c.Flags().BoolVar(&force, "force", false, "take principals of a form that IAM does not have, or via services that are not documented, because you know that KMS sends them")
 	c.MarkFlagsMutuallyExclusive("set", "remove")
 	c.MarkFlagsMutuallyExclusive("force", "remove")
 	return c

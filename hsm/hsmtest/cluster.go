@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -18,36 +19,74 @@ import (
 func NewCluster(t testing.TB) ([]hsm.Config, *Shim) {
 	t.Helper()
 	first, shim := NewBehindShim(t)
-	second := hsm.Config{Module: ownModule(t), TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN)}
+	return []hsm.Config{first, addMember(t, first, ownModule(t))}, shim
+}
+
+// NewPair makes two tokens with the same master key, each behind a shim of its own.
+func NewPair(t testing.TB) ([]hsm.Config, []*Shim) {
+	t.Helper()
+	first, shim := NewBehindShim(t)
+	other, err := secondShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Reset)
+	return []hsm.Config{first, addMember(t, first, other.Module)}, []*Shim{shim, other}
+}
+
+var secondShim = sync.OnceValues(func() (*Shim, error) {
+	dir, err := prepare()
+	if err != nil {
+		return nil, err
+	}
+	module, err := copyModule(dir)
+	if err != nil {
+		return nil, err
+	}
+	return buildShim(dir, "shim2", module)
+})
+
+// addMember makes a second token of that module. Both have the same new master key.
+func addMember(t testing.TB, first hsm.Config, module string) hsm.Config {
+	t.Helper()
+	second := hsm.Config{Module: module, TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN)}
 	if err := softhsm.Create(second.Module, second.TokenLabel, second.PIN, second.PIN); err != nil {
 		t.Fatal(err)
 	}
 	key := []byte(randomHex(16))
 	PutMasterKey(t, first, key)
 	PutMasterKey(t, second, key)
-	return []hsm.Config{first, second}, shim
+	return second
 }
 
 // ownModule copies SoftHSM2, so that the process has another one.
 func ownModule(t testing.TB) string {
 	t.Helper()
-	module, err := softhsm.Find()
-	if err != nil {
+	if _, err := softhsm.Find(); err != nil {
 		t.Skip(err)
 	}
 	dir, err := prepare()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(module)
+	copied, err := copyModule(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	copied := filepath.Join(dir, "softhsm-"+randomHex(4)+".so")
-	if err := os.WriteFile(copied, text, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	return copied
+}
+
+func copyModule(dir string) (string, error) {
+	module, err := softhsm.Find()
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(module)
+	if err != nil {
+		return "", err
+	}
+	copied := filepath.Join(dir, "softhsm-"+randomHex(4)+".so")
+	return copied, os.WriteFile(copied, text, 0o700)
 }
 
 // PutMasterKey puts the master key, of 32 bytes, into a token that is not open.

@@ -30,11 +30,7 @@ var shim = sync.OnceValues(func() (*Shim, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := BuildShim(dir)
-	if err != nil {
-		return nil, err
-	}
-	return s, s.Use()
+	return BuildShim(dir)
 })
 
 // Main runs the tests of a package and removes what they made; call it from

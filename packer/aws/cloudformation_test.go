@@ -386,6 +386,7 @@ var rules = []rule{
 		wrong = append(wrong, require(is(l["Protocol"], "TCP") && is(l["Port"], "443"), "the listener is not TCP 443")...)
 		g := one(t, "AWS::ElasticLoadBalancingV2::TargetGroup")
 		wrong = append(wrong, require(is(g["Protocol"], "TCP") && is(g["Port"], "8443") && is(at(g, "Targets", "0", "Port"), "8443"), "the target is not TCP 8443")...)
+		wrong = append(wrong, require(is(g["TargetGroupAttributes"], `[{Key: proxy_protocol_v2.enabled, Value: "false"}]`), "the PROXY protocol is not switched off")...)
 		return append(wrong, require(is(g["HealthCheckProtocol"], "HTTPS") && is(g["HealthCheckPath"], "/readyz") && is(g["Matcher"], `{HttpCode: "200"}`), "the health check")...)
 	}},
 	{"KMS, and nobody else, may use the endpoint service", func(t object) (wrong []string) {
@@ -534,6 +535,7 @@ func TestRulesCanFail(t *testing.T) {
 		{rule: "the load balancer is internal, in two zones, and passes TCP", old: "Scheme: internal", new: "Scheme: internet-facing"},
 		{rule: "the load balancer is internal, in two zones, and passes TCP", old: "Subnets: [!Ref SubnetA, !Ref SubnetB]", new: "Subnets: [!Ref SubnetA, !Ref SubnetA]"},
 		{rule: "the load balancer is internal, in two zones, and passes TCP", old: "Port: 443\n      Protocol: TCP", new: "Port: 443\n      Protocol: TLS"},
+		{rule: "the load balancer is internal, in two zones, and passes TCP", old: "          Value: \"false\"\n", new: "          Value: \"true\"\n"},
 		{rule: "the load balancer is internal, in two zones, and passes TCP", old: "/readyz", new: "/healthz"},
 		{rule: "the load balancer is internal, in two zones, and passes TCP", old: `PrivateLinkTraffic: "off"`, new: `PrivateLinkTraffic: "on"`},
 		{rule: "KMS, and nobody else, may use the endpoint service", old: "!Sub cks.kms.${AWS::Region}.amazonaws.com", new: `"*"`},

@@ -41,7 +41,7 @@ func grants(p *page) (*view, error) {
 	d.render.Folded, d.render.Kind = true, "quiet"
 	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Label: "Cedar policies", Fields: []ui.Field{
 		{Name: "cedar", Label: "Cedar policies", Type: "textarea", Mono: true, Rows: 12, Value: policy.Cedar, Hint: "they hold besides the grants: what one forbids is denied"},
-		knownPrincipal("If IAM has no principal of a form that they name", "I know that KMS sends it: set the policies")}}, "keystore", s.Name)
+		knownPrincipal("If IAM has no principal of a form that they name, or a via service is not documented", "I know that KMS sends it: set the policies")}}, "keystore", s.Name)
 	d.test = p.allowed(s.Name, "")
 	return &view{title: "Grants of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Grants"}), body: grantsPage(d)}, nil
 }
@@ -56,7 +56,7 @@ func knownPrincipal(label, text string) ui.Field {
 func grantForm() ui.Form {
 	return ui.Form{Fields: []ui.Field{
 		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app-*", Hint: "an ARN, with * and ? if you like; a service such as dynamodb.amazonaws.com; an account of 12 digits; or *"},
-		knownPrincipal("If IAM has no principal of this form", "I know that KMS sends it: make the grant"),
+		knownPrincipal("If IAM has no principal of this form, or a via service is not documented", "I know that KMS sends it: make the grant"),
 		{Name: "operations", Label: "Operations", Type: "checkboxes", Options: operationOptions, Values: []string{"Encrypt", "Decrypt", "GetAttributes"}},
 		{Name: "effect", Label: "Effect", Type: "select", Value: "allow", Options: []ui.Option{{Value: "allow", Text: "allow"}, {Value: "forbid", Text: "forbid, whatever else allows"}}},
 		{Name: "key_id", Label: "Only this key", Mono: true, Hint: "its ID; empty for all keys of the key store"},

@@ -37,7 +37,7 @@ type NewPolicy struct {
 	KeyStoreName
 	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context has sourceVpc && context.sourceVpc == \"vpc-0123456789abcdef0\" };" longest:"65536"`
 	// Force takes principals of a form that IAM does not have.
-	Force bool `json:"force,omitempty" jsonschema:"Set the policies although a principal in them has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release."`
+	Force bool `json:"force,omitempty" jsonschema:"Set the policies although a principal in them has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release. The same for a via service of a form that is not documented."`
 }
 
 func (p NewPolicy) policies() appliance.Policies {
@@ -83,7 +83,7 @@ type NewGrant struct {
 	Effect    appliance.Effect `json:"effect,omitempty" jsonschema:"Whether the grant allows or forbids; allow if it is left out." example:"allow"`
 	Principal string           `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments" longest:"2048"`
 	// Force takes a principal of a form that IAM does not have.
-	Force      bool                  `json:"force,omitempty" jsonschema:"Make the grant although the principal has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release."`
+	Force      bool                  `json:"force,omitempty" jsonschema:"Make the grant although the principal has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release. The same for a via service of a form that is not documented."`
 	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]" fewest:"1" items:"3"`
 	Conditions appliance.Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply; each condition that is given must hold."`
 	NotAfter   time.Time             `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; leave it out for no end."`

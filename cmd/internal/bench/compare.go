@@ -143,7 +143,7 @@ func (s *site) compare(ctx context.Context, o options, progress func(string, ...
 	all := []*series{{operation: appliance.OpEncrypt, server: bare, keys: []string{"key"}, distinct: distinct}}
 	for _, in := range []*installation{
 		{site: s, program: o.program, name: tokenLocal, module: s.module},
-		{site: s, program: o.program, name: tokenFar, module: s.shim.Module, env: s.shim.Env},
+		{site: s, program: o.program, name: tokenFar, module: s.shim.Module},
 	} {
 		progress("start Holdfast, token %s", in.name)
 		h, err := in.startReady(ctx)

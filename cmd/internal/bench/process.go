@@ -29,14 +29,13 @@ type process struct {
 
 // start runs a program whose standard error goes to a file, as a service
 // manager would have it.
-func start(name, log string, env []string, program string, args ...string) (*process, error) {
+func start(name, log, program string, args ...string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	defer file.Close() // the child has its own
 	p := &process{name: name, cmd: exec.Command(program, args...), log: log, gone: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = file
 	// Ctrl-C is for this process, which then stops its children in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

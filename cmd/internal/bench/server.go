@@ -50,7 +50,7 @@ func (s *site) startBare(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start("bare server", s.path("bare.log"), nil, self, bareCommand, addr, s.certificateFile(), s.keyFile())
+	p, err := start("bare server", s.path("bare.log"), self, bareCommand, addr, s.certificateFile(), s.keyFile())
 	if err != nil {
 		return nil, err
 	}
@@ -74,9 +74,8 @@ type installation struct {
 	site    *site
 	program string // holdfastd
 	name    string
-	// module is the PKCS#11 module, env what it needs.
+	// module is the PKCS#11 module.
 	module string
-	env    []string
 	// credential is that of its key store.
 	credential aws.Credentials
 }
@@ -139,7 +138,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.env, in.program, "serve", "--config", file)
+	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.program, "serve", "--config", file)
 }
 
 // startReady starts the server and waits until it is ready.

@@ -134,7 +134,7 @@ func (f *Fleet) newNode(i int, o Options) *Node {
 		n.ToDatabase = append(n.ToDatabase, w)
 		hosts = append(hosts, "localhost:"+w.Port()) // as the server's certificate says
 	}
-	so := sitetest.Options{Module: n.HSM.Module, Env: n.HSM.Env, Fleet: []string{fmt.Sprintf("address = %q", n.ToNode.Address)},
+	so := sitetest.Options{Module: n.HSM.Module, Fleet: []string{fmt.Sprintf("address = %q", n.ToNode.Address)},
 		State: []string{fmt.Sprintf("database = %q", fmt.Sprintf("postgres://%s@%s/%s", postgrestest.User, strings.Join(hosts, ","), f.Database)),
 			fmt.Sprintf("database_ca = %q", f.Primary.TLS.CA), fmt.Sprintf("database_password_file = %q", f.Primary.TLS.PasswordFile)}}
 	so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", cmp.Or(o.Grace, ShortestGrace)))

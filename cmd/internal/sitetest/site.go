@@ -38,8 +38,6 @@ type Site struct {
 	// to it, unless byHand.
 	Components []swtpm.Component
 	ByHand     bool
-	// Env are more variables for the programs.
-	Env []string
 }
 
 // SoftHSM2 reads its configuration from the environment, of which there is one.
@@ -56,9 +54,8 @@ type Options struct {
 	XKS, State, Fleet []string
 	// Token is the site whose token this one uses as well; it makes one of its own if nil.
 	Token *Site
-	// Module is the PKCS#11 module, and Env what it needs; SoftHSM2's if empty.
+	// Module is the PKCS#11 module; SoftHSM2's if empty.
 	Module string
-	Env    []string
 }
 
 // New makes a site; xks are lines for that section of the configuration.
@@ -78,7 +75,7 @@ func NewWith(t testing.TB, dir string, o Options) *Site {
 		t.Skip(err)
 	}
 	s := &Site{Dir: dir, Config: filepath.Join(dir, "holdfast.toml"), Socket: filepath.Join(dir, "admin.sock"),
-		CA: filepath.Join(dir, "server.pem"), SoftHSM: filepath.Join(dir, "token", "softhsm2.conf"), Env: o.Env}
+		CA: filepath.Join(dir, "server.pem"), SoftHSM: filepath.Join(dir, "token", "softhsm2.conf")}
 	if o.Token != nil {
 		s.SoftHSM = o.Token.SoftHSM
 	} else if err := makeToken(module, filepath.Join(dir, "token")); err != nil {
@@ -193,7 +190,6 @@ const GoRace = "atexit_sleep_ms=0"
 func (s *Site) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+s.SoftHSM, "HOLDFAST_SOCKET="+s.Socket, "GORACE="+GoRace)
-	cmd.Env = append(cmd.Env, s.Env...)
 	return cmd
 }
 

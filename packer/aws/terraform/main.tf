@@ -163,6 +163,10 @@ resource "aws_lb_target_group" "xks" {
   protocol    = "TCP"
   port        = 8443
 
+  # The appliance's TLS comes first on a connection: it would refuse the PROXY protocol.
+  proxy_protocol_v2 = false
+
+  # Without a client certificate, also where xks.client_ca demands one of KMS.
   health_check {
     protocol            = "HTTPS"
     port                = "8443"
