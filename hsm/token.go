@@ -18,7 +18,7 @@ type Token struct {
 	cfg Config
 
 	mu      sync.Mutex
-	process *process // nil while the token is lost
+	process *running // nil while the token is lost
 	why     error    // why process is nil
 	// closed ends the background work.
 	closed     bool
@@ -76,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 }
 
 // connect starts a process and opens the token in it.
-func (t *Token) connect(ctx context.Context) (*process, error) {
+func (t *Token) connect(ctx context.Context) (*running, error) {
 	p, err := start(ctx, &t.cfg, t.cfg.MaxSessions+1)
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (t *Token) connect(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-func (t *Token) open(ctx context.Context, p *process) error {
+func (t *Token) open(ctx context.Context, p *running) error {
 	settings := t.cfg.settings()
 	settings.Unanswered = t.unanswered
 	var opened wire.Opened
@@ -147,7 +147,7 @@ func clones(fields [][]byte) [][]byte {
 }
 
 // use has operations go to the process from here on. t.mu is held.
-func (t *Token) use(p *process) {
+func (t *Token) use(p *running) {
 	t.process, t.why = p, nil
 	t.background.Go(func() {
 		select {
@@ -183,7 +183,7 @@ func (t *Token) Close() error {
 }
 
 // current gives the process, or why there is none.
-func (t *Token) current() (*process, error) {
+func (t *Token) current() (*running, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.process == nil {
@@ -194,7 +194,7 @@ func (t *Token) current() (*process, error) {
 
 // lose gives a process up and has the token opened in another. It gives the error of the
 // token from here on.
-func (t *Token) lose(p *process, why error) error {
+func (t *Token) lose(p *running, why error) error {
 	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
 	if !p.end(lost) {
 		return lost
@@ -297,7 +297,7 @@ func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) er
 // asked is an operation under way.
 type asked struct {
 	token    *Token
-	process  *process
+	process  *running
 	conn     *wire.Conn
 	op       wire.Op
 	until    time.Time // when the process is ended if there is no answer

@@ -221,9 +221,12 @@ type XKS struct {
 	RequestTimeout Duration `toml:"request_timeout" default:"220ms"`
 	// FleetSize is how many appliances serve the same key stores; default 1.
 	FleetSize int `toml:"fleet_size" default:"1"`
-	// URL is what KMS calls, https://HOST, for people to copy (XksProxyUriEndpoint);
-	// by default the certificate's first DNS name.
-	URL string `toml:"url" default:"the certificate's first DNS name"`
+	// URL is what KMS calls, https://NAME, for people to copy (XksProxyUriEndpoint);
+	// by default the certificate's first DNS name that KMS takes.
+	URL string `toml:"url" default:"the certificate's first DNS name that AWS KMS takes"`
+	// Development says that AWS KMS cannot reach this site, so that URL may be any
+	// https://HOST:PORT. The endpoint is shown with that word.
+	Development bool `toml:"development"`
 }
 
 // Admin is the administrators' side.
@@ -714,7 +717,6 @@ func (ck *checker) check(c *Config) {
 	ck.checkAdmin(&c.Admin)
 	ck.checkNotify(&c.Notify)
 	ck.checkLaunch(&c.Launch)
-	ck.checkURL("xks.url", c.XKS.URL)
 	ck.checkNotNegative("keys.max_unlocked", c.Keys.MaxUnlocked)
 	if c.Keys.RotateAfter > 1<<31 {
 		ck.at("keys.rotate_after", "%d is more than 2147483648, half of what AES-GCM with random IVs allows (SP 800-38D)", c.Keys.RotateAfter)
@@ -980,6 +982,7 @@ func (ck *checker) checkXKS(x *XKS) {
 			ck.at("xks.client_names", "%q is not a common name such as cks.kms.eu-west-1.amazonaws.com", name)
 		}
 	}
+	ck.checkEndpoint(x)
 	for _, r := range x.Regions {
 		if !region.MatchString(r) {
 			ck.at("xks.regions", "%q is not a Region such as eu-west-1", r)
@@ -994,6 +997,20 @@ func (ck *checker) checkXKS(x *XKS) {
 	ck.checkNotNegative("xks.fleet_size", x.FleetSize)
 	if x.RequestTimeout < 0 {
 		ck.at("xks.request_timeout", "it is negative")
+	}
+}
+
+// checkEndpoint holds xks.url against what AWS KMS takes.
+func (ck *checker) checkEndpoint(x *XKS) {
+	if x.Development {
+		ck.checkURL("xks.url", x.URL)
+		return
+	}
+	if x.URL == "" {
+		return
+	}
+	if err := appliance.CheckXKSEndpoint(x.URL); err != nil {
+		ck.at("xks.url", "%s. For a site that AWS KMS need not reach set xks.development = true", err)
 	}
 }
 

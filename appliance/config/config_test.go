@@ -99,6 +99,12 @@ func TestAttestationAndRelease(t *testing.T) {
 		"[release]\nmethod = \"broker\"\nbroker_pin = \"sha256/x\"\n": "f:3: release.broker_pin:",
 		"[release]\nmethod = \"broker\"\nmachine = \"a b\"\n":         "f:3: release.machine: \"a b\" is not a machine's name",
 		"[xks]\nclient_ca = \"/c\"\nclient_names = [\"\"]\n":          "f:3: xks.client_names: \"\" is not a common name",
+		"[xks]\nurl = \"https://xks.example.com:8443\"\n":             "f:2: xks.url: \"https://xks.example.com:8443\" has a port, and AWS KMS calls port 443 alone",
+		"[xks]\nurl = \"https://10.0.0.7\"\n":                         "f:2: xks.url: \"https://10.0.0.7\" has an IP address",
+		"[xks]\nurl = \"https://my_xks.example.com\"\n":               "has characters that AWS KMS does not take",
+		"[xks]\nurl = \"https://holdfast\"\n":                         "set xks.development = true",
+		"[xks]\nurl = \"https://xks.example.com/bank\"\n":             "has a path, and AWS KMS takes none in the endpoint",
+		"[xks]\ndevelopment = true\nurl = \"https://x/bank\"\n":       "f:3: xks.url: \"https://x/bank\" is not of the form https://HOST or https://HOST:PORT",
 		"[release]\nmethod = \"broker\"\n":                            "release.broker_url is missing",
 		"[release]\nmethod = \"broker\"\nbroker_url = \"http://x\"\n": "f:3: release.broker_url",
 	} {

@@ -99,7 +99,7 @@ func TestEachRefused(t *testing.T) {
 		}
 	}
 	for key := range values {
-		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || key == "instance.metadata" || strings.HasSuffix(key, "xks_enable") {
+		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
 			values[key] = "true"
 		}
 	}

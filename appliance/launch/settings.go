@@ -72,7 +72,8 @@ var settings = []Setting{
 	{Key: "xks.max_connections", Refused: ofImage},
 	{Key: "xks.request_timeout", Example: `"220ms"`, Meaning: "How long a request of AWS KMS waits for the HSM."},
 	{Key: "xks.fleet_size", Example: `1`, Meaning: "How many appliances serve the same key stores."},
-	{Key: "xks.url", Example: `"https://xks.example.com"`, Meaning: "What AWS KMS calls (XksProxyUriEndpoint)."},
+	{Key: "xks.url", Example: `"https://xks.example.com"`, Meaning: "What AWS KMS calls (XksProxyUriEndpoint): https:// and a DNS name, without port and path."},
+	{Key: "xks.development", Refused: "it is for sites that AWS KMS cannot reach; leave it out, and give in xks.url a name without a port"},
 
 	{Key: "admin.socket", Refused: ofImage},
 	{Key: "admin.address", Refused: ofImage},

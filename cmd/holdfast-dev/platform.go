@@ -124,6 +124,7 @@ func (p *platform) configure(c *config.Config, o options) {
 	c.Release.Method = o.release
 	p.officer.Configure(c)
 	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr
+	c.XKS.Development = true // localhost, with a port
 	c.XKS.Certificate, c.XKS.Key = p.shared("tls", "server.pem"), p.shared("tls", "server-key.pem")
 	c.Admin.Socket = p.path("admin.sock")
 }

@@ -75,6 +75,9 @@ func keyStoreHealthCommand(a *admin) *cobra.Command {
 				cli.Row(w, "reason", h.Reason)
 			}
 			cli.Row(w, "XksProxyUriEndpoint", cli.OrDash(h.URIEndpoint))
+			if h.EndpointProblem != "" {
+				cli.Row(w, "endpoint", h.EndpointProblem)
+			}
 			cli.Row(w, "XksProxyUriPath", h.URIPath)
 			cli.Row(w, "active credentials", h.ActiveCredentials)
 			showHSMs(w, h.HSMs)

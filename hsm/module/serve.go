@@ -10,25 +10,21 @@ import (
 	"holdfast/hsm/wire"
 )
 
-// Serve answers on the connections until the first of them ends: the process ends then. On
-// it come [wire.Look], or [wire.Open] and [wire.Prepare], before anything comes on another.
-// The error is why it ends.
-func Serve(first wire.Stream, more ...wire.Stream) error {
+// Serve answers on the first connection until it ends: the process ends then. On it come
+// [wire.Look], or [wire.Open] and [wire.Prepare], before anything comes on another. It
+// answers on those that accept gives as well, until that fails. The error is why it ends.
+func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
 	s := &server{}
-	done := make(chan error, 1)
-	for i, stream := range append([]wire.Stream{first}, more...) {
-		c, err := wire.NewConn(stream)
-		if err != nil {
-			return err
-		}
-		go func() {
-			err := s.serve(c)
-			if i == 0 {
-				done <- err
+	go func() {
+		for {
+			stream, err := accept()
+			if err != nil {
+				return // there are no more
 			}
-		}()
-	}
-	err := <-done
+			go func() { _ = s.serve(stream) }() // the other side knows why
+		}
+	}()
+	err := s.serve(first)
 	if t := s.current(); t != nil {
 		t.close()
 	}
@@ -47,7 +43,13 @@ type server struct {
 	token *token
 }
 
-func (s *server) serve(c *wire.Conn) error {
+func (s *server) serve(stream wire.Stream) error {
+	c, err := wire.NewConn(stream)
+	if err != nil {
+		_ = stream.Close() // so that the other side does not wait
+		return err
+	}
+	defer func() { _ = c.Close() }() // it has ended
 	for {
 		m, err := c.Receive()
 		if err != nil {

@@ -120,7 +120,10 @@ func (d *overviewData) look(p *page) (err error) {
 		}
 		d.health = append(d.health, namedHealth{ks.Name, h})
 		if l.name == "" {
-			l.name, l.endpoint, l.path = ks.Name, h.URIEndpoint, h.URIPath
+			l.name, l.path = ks.Name, h.URIPath
+			if h.EndpointProblem == "" {
+				l.endpoint = h.URIEndpoint
+			}
 		}
 		l.store = true
 		l.credential = l.credential || h.ActiveCredentials > 0

@@ -18,9 +18,10 @@ type Site interface {
 	Configuration() string
 	// Options are the options of the configuration, each with its value in force.
 	Options() []Option
-	// XKSEndpoint is the XksProxyUriEndpoint, "https://HOST"; empty if the appliance
-	// does not know its name.
-	XKSEndpoint() string
+	// XKSEndpoint is the XksProxyUriEndpoint, "https://NAME", and in one sentence why KMS
+	// cannot use it. The endpoint is empty if the appliance does not know its name, the problem
+	// if there is none. Whatever shows the endpoint gets it here.
+	XKSEndpoint() (endpoint, problem string)
 	// Instance is the instance of EC2 that its metadata service tells of; nil if that
 	// was not asked, or is unknown.
 	Instance() *instance.Identity

@@ -67,7 +67,9 @@ type KeyStoreHealth struct {
 	// URIEndpoint and URIPath are for the KMS console (XksProxyUriEndpoint,
 	// XksProxyUriPath). The first is empty if the appliance does not know its name.
 	URIEndpoint string `json:"uri_endpoint,omitempty" jsonschema:"The XksProxyUriEndpoint of the key store; absent if the appliance does not know its name."`
-	URIPath     string `json:"uri_path" jsonschema:"The XksProxyUriPath of the key store, with /kms/xks/v1 at its end."`
+	// EndpointProblem says why KMS cannot use URIEndpoint, or why there is none.
+	EndpointProblem string `json:"uri_endpoint_problem,omitempty" jsonschema:"Why AWS KMS cannot use the XksProxyUriEndpoint, or why there is none; absent if it can."`
+	URIPath         string `json:"uri_path" jsonschema:"The XksProxyUriPath of the key store, with /kms/xks/v1 at its end."`
 	// ActiveCredentials is how many SigV4 credentials KMS could use.
 	ActiveCredentials int `json:"active_credentials" jsonschema:"How many SigV4 credentials KMS can use."`
 	// HSMs are as GetHealthStatus lists them.
@@ -148,7 +150,8 @@ func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreH
 	if err != nil {
 		return nil, err
 	}
-	h := &KeyStoreHealth{Standing: ks.Standing, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
+	endpoint, problem := c.Site.XKSEndpoint()
+	h := &KeyStoreHealth{Standing: ks.Standing, URIEndpoint: endpoint, EndpointProblem: problem, URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
 	h.HSMs = append(h.HSMs, hsms...)
 	for _, cr := range ks.Credentials {
 		if cr.Active {

@@ -10,9 +10,9 @@ import (
 
 // Site is a place that is as it is said to be.
 type Site struct {
-	// Release and Effective are what Version and Configuration give, Endpoint what
-	// XKSEndpoint does.
-	Release, Effective, Endpoint string
+	// Release and Effective are what Version and Configuration give, Endpoint and Problem
+	// what XKSEndpoint does.
+	Release, Effective, Endpoint, Problem string
 	On                           instance.Identity
 	Served                       operation.Certificate
 }
@@ -26,8 +26,8 @@ func (s Site) Configuration() string { return s.Effective }
 // Options gives none.
 func (s Site) Options() []operation.Option { return []operation.Option{} }
 
-// XKSEndpoint gives Endpoint.
-func (s Site) XKSEndpoint() string { return s.Endpoint }
+// XKSEndpoint gives Endpoint and Problem.
+func (s Site) XKSEndpoint() (endpoint, problem string) { return s.Endpoint, s.Problem }
 
 // Instance gives On.
 func (s Site) Instance() *instance.Identity { return &s.On }

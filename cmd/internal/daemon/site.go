@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
@@ -45,11 +46,32 @@ func (s *site) Options() []operation.Option {
 	return list
 }
 
-func (s *site) XKSEndpoint() string {
-	if s.cfg.XKS.URL != "" {
-		return s.cfg.XKS.URL
+// The problems with the endpoint, for people.
+const (
+	developmentSite = "This is a site for development (xks.development): AWS KMS cannot reach it."
+	noEndpoint      = "The appliance does not know by which name AWS KMS calls it: install a certificate with a DNS name that KMS takes, such as xks.example.com, or set xks.url."
+)
+
+// XKSEndpoint has no port: AWS KMS calls 443, which the load balancer passes on.
+func (s *site) XKSEndpoint() (endpoint, problem string) {
+	if s.cfg.XKS.Development {
+		endpoint = s.cfg.XKS.URL
+		if endpoint == "" {
+			endpoint = s.named(s.listening.XKS, false)
+		}
+		return endpoint, developmentSite
 	}
-	return s.named(s.listening.XKS, false)
+	if s.cfg.XKS.URL != "" {
+		return s.cfg.XKS.URL, ""
+	}
+	if c, err := s.certificate.Get(nil); err == nil {
+		for _, name := range c.Leaf.DNSNames {
+			if endpoint := "https://" + name; appliance.CheckXKSEndpoint(endpoint) == nil {
+				return endpoint, ""
+			}
+		}
+	}
+	return "", noEndpoint
 }
 
 // consoleURL is the console's origin.

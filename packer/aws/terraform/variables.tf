@@ -74,6 +74,11 @@ variable "hsm_ports" {
 variable "private_dns_name" {
   type        = string
   description = "The name by which KMS calls the appliance, in a public domain of yours; the subject of the TLS certificate"
+
+  validation {
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$", var.private_dns_name)) && length(var.private_dns_name) <= 120
+    error_message = "private_dns_name is a fully qualified name such as xks.example.com, without https:// and port: KMS takes no other."
+  }
 }
 
 variable "setup_code_sha256" {

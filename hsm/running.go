@@ -4,38 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"time"
 
+	"holdfast/hsm/process"
 	"holdfast/hsm/wire"
 )
 
 // Launcher starts module processes.
 type Launcher interface {
 	// Start starts the process of that name and makes so many connections to it.
-	Start(ctx context.Context, name string, connections int) (Process, error)
+	Start(ctx context.Context, name string, connections int) (process.Process, error)
 }
 
-// Process is a module process.
-type Process interface {
-	// Connections are those that were made. The process ends when the first is closed.
-	Connections() []*net.UnixConn
-	// Kill ends the process, also one that hangs, and what it has started.
-	Kill()
-	// Done is closed when it has ended.
-	Done() <-chan struct{}
-	// End says then why, in words.
-	End() string
-	// PID is its process ID; 0 if that is not known.
-	PID() int
-}
-
-// process is a token that is open, in its module process.
-type process struct {
+// running is a token that is open, in its module process.
+type running struct {
 	cfg *Config
-	Process
+	process.Process
 	first *wire.Conn // on which the token was opened
 	all   []*wire.Conn
 	// free are the connections that are not in use, as many as there are sessions.
@@ -47,12 +33,12 @@ type process struct {
 }
 
 // start starts a process.
-func start(ctx context.Context, cfg *Config, connections int) (*process, error) {
+func start(ctx context.Context, cfg *Config, connections int) (*running, error) {
 	started, err := cfg.Launcher.Start(ctx, cfg.name(), connections)
 	if err != nil {
 		return nil, fmt.Errorf("%s: its module process does not start: %w", cfg.name(), err)
 	}
-	p := &process{cfg: cfg, Process: started, free: make(chan *wire.Conn, connections)}
+	p := &running{cfg: cfg, Process: started, free: make(chan *wire.Conn, connections)}
 	for _, stream := range started.Connections() {
 		c, err := wire.NewConn(stream)
 		if err != nil {
@@ -66,7 +52,7 @@ func start(ctx context.Context, cfg *Config, connections int) (*process, error) 
 }
 
 // kill ends the process at once.
-func (p *process) kill() {
+func (p *running) kill() {
 	p.Kill()
 	for _, stream := range p.Connections() {
 		_ = stream.Close() // whoever still reads gets an error
@@ -77,7 +63,7 @@ func (p *process) kill() {
 const closeTimeout = 3 * time.Second
 
 // close has the process log out and end.
-func (p *process) close() {
+func (p *running) close() {
 	_ = p.Connections()[0].Close()
 	select {
 	case <-p.Done():
@@ -87,7 +73,7 @@ func (p *process) close() {
 }
 
 // release gives the memory of the connections back, once nobody uses them.
-func (p *process) release() {
+func (p *running) release() {
 	p.underWay.Wait()
 	for _, c := range p.all {
 		_ = c.Close()
@@ -95,7 +81,7 @@ func (p *process) release() {
 }
 
 // begin counts an operation; false if the process has ended.
-func (p *process) begin() bool {
+func (p *running) begin() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended != nil {
@@ -106,7 +92,7 @@ func (p *process) begin() bool {
 }
 
 // end has no more operations begin; false if somebody was faster.
-func (p *process) end(why error) bool {
+func (p *running) end(why error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended != nil {
@@ -118,7 +104,7 @@ func (p *process) end(why error) bool {
 
 // opening asks on the first connection, while the token is being opened. Before, if given,
 // is called when the process says that it is about to log in.
-func (p *process) opening(ctx context.Context, op wire.Op, before func(), use func([][]byte) error, fields ...[]byte) error {
+func (p *running) opening(ctx context.Context, op wire.Op, before func(), use func([][]byte) error, fields ...[]byte) error {
 	until := time.Now().Add(p.cfg.OpenTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
@@ -147,7 +133,7 @@ func (p *process) opening(ctx context.Context, op wire.Op, before func(), use fu
 }
 
 // broken says why a connection is of no use.
-func (p *process) broken(err error) error {
+func (p *running) broken(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%s: %w: the module did not answer in time; its process is ended", p.cfg.name(), ErrUnavailable)
 	}

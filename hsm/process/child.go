@@ -1,0 +1,214 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Child starts module processes as children of this one.
+type Child struct {
+	// Program is the path of the program, and Arguments those that make it a module process.
+	Program   string
+	Arguments []string
+	// Environment names variables that are passed on besides those that [Environment] has.
+	Environment []string
+}
+
+// Start starts a process and makes so many connections to it. The process finds its end of them behind
+// descriptor 3 ([Inherit]). The name is for errors.
+func (c Child) Start(ctx context.Context, name string, connections int) (Process, error) {
+	p, err := c.start(ctx, connections)
+	if err != nil {
+		return nil, fmt.Errorf("start the module process of %s: %w", name, err)
+	}
+	go p.watch()
+	return p, nil
+}
+
+func (c Child) start(ctx context.Context, connections int) (*child, error) {
+	if connections < 1 {
+		return nil, errors.New("a process without a connection would not end")
+	}
+	listener, path, remove, err := listen()
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	defer func() { _ = listener.Close() }() // the process has a copy
+	file, err := listener.File()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+
+	// They wait in the socket until the process accepts them. If it never does, they end with it.
+	p := &child{done: make(chan struct{})}
+	if p.connections, err = connect(ctx, path, uint32(os.Getuid()), connections); err != nil {
+		return nil, err
+	}
+	p.cmd = exec.Command(c.Program, c.Arguments...)
+	p.cmd.Env = append(Environment(os.Environ(), c.Environment...), "LISTEN_FDS=1", "GOTRACEBACK=none")
+	p.cmd.ExtraFiles = []*os.File{file}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.open(); err != nil {
+		closeAll(p.connections)
+		return nil, err
+	}
+	return p, nil
+}
+
+// child is a process that is a child of this one.
+type child struct {
+	cmd         *exec.Cmd
+	connections []*net.UnixConn
+	outputs     [2]output // standard output and error
+	done        chan struct{}
+
+	mu     sync.Mutex
+	reaped bool // the process ID may be another's from then on
+	end    string
+}
+
+// open starts the process and has what it writes read.
+func (p *child) open() error {
+	for i := range p.outputs {
+		r, w, err := os.Pipe()
+		if err != nil {
+			p.closeOutputs()
+			return err
+		}
+		defer func() { _ = w.Close() }() // the process has a copy
+		p.outputs[i].from = r
+		if i == 0 {
+			p.cmd.Stdout = w
+		} else {
+			p.cmd.Stderr = w
+		}
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.closeOutputs()
+		return err
+	}
+	for i := range p.outputs {
+		p.outputs[i].read()
+	}
+	return nil
+}
+
+func (p *child) closeOutputs() {
+	for i := range p.outputs {
+		if p.outputs[i].from != nil {
+			_ = p.outputs[i].from.Close()
+		}
+	}
+}
+
+// outputGrace is how long what a process wrote may take to be read after its end. A fork that left the
+// process group may hold the pipe open for ever.
+const outputGrace = 200 * time.Millisecond
+
+// watch waits for the end of the process.
+func (p *child) watch() {
+	// Its process ID is kept until it is reaped, so until then the group is its own.
+	for {
+		if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	p.mu.Lock()
+	p.killGroup()
+	state, err := p.cmd.Process.Wait()
+	p.reaped = true
+	p.mu.Unlock()
+
+	late := time.After(outputGrace)
+	for i := range p.outputs {
+		select {
+		case <-p.outputs[i].ended:
+		case <-late:
+		}
+	}
+	p.closeOutputs()
+	end := "it cannot be said why"
+	if err == nil {
+		end = state.String()
+	}
+	for i, name := range []string{"standard output", "standard error"} {
+		<-p.outputs[i].ended
+		end += p.outputs[i].told(name)
+	}
+	p.mu.Lock()
+	p.end = end
+	p.mu.Unlock()
+	close(p.done)
+}
+
+func (p *child) killGroup() { _ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) } // it has ended, or is of this user
+
+func (p *child) Connections() []*net.UnixConn { return p.connections }
+func (p *child) Done() <-chan struct{}        { return p.done }
+func (p *child) PID() int                     { return p.cmd.Process.Pid }
+
+func (p *child) Kill() {
+	p.mu.Lock()
+	if !p.reaped {
+		p.killGroup()
+	}
+	p.mu.Unlock()
+	closeAll(p.connections)
+}
+
+func (p *child) End() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.end
+}
+
+// Environment are those of the variables that a vendor's library, or a program of any kind, needs, and
+// those of the names given. All else stays with the parent: credentials, and what systemd gave it.
+func Environment(all []string, names ...string) (passed []string) {
+	for _, v := range all {
+		name, _, _ := strings.Cut(v, "=")
+		if wanted(name, names) {
+			passed = append(passed, v)
+		}
+	}
+	return passed
+}
+
+func wanted(name string, more []string) bool {
+	for _, names := range [][]string{programsVariables, vendorsVariables, more} {
+		for _, n := range names {
+			prefix, begins := strings.CutSuffix(n, "*")
+			if n == name || begins && strings.HasPrefix(name, prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var programsVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "LANG", "LC_*", "LD_LIBRARY_PATH", "OPENSSL_CONF", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+
+// vendorsVariables name the settings of vendors' libraries, from their documents. One with a * is a beginning.
+var vendorsVariables = []string{
+	"SOFTHSM2_CONF",
+	"ChrystokiConfigurationPath", // Thales Luna
+	"ET_PTKC_*", "ET_HSM_*",      // Thales ProtectServer
+	"NFAST_*", "CKNFAST_*", // Entrust nShield
+	"CS_PKCS11_R3_CFG", "CS_PKCS11_R2_CFG", // Utimaco
+	"YUBIHSM_PKCS11_CONF",                // Yubico YubiHSM 2
+	"P11NETHSM_CONFIG_FILE",              // Nitrokey NetHSM
+	"KMS_PKCS11_CONFIG", "KRYOPTIC_CONF", // Google Cloud HSM, Kryoptic
+	"PKCS11_PROXY_*", // pkcs11-proxy
+}
