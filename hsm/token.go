@@ -196,12 +196,12 @@ func (t *Token) current() (*running, error) {
 // token from here on.
 func (t *Token) lose(p *running, why error) error {
 	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+	t.mu.Lock() // first: who gets the error finds the process gone
+	defer t.mu.Unlock()
 	if !p.end(lost) {
 		return lost
 	}
 	p.kill()
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.process != p {
 		go p.release()
 		return lost

@@ -435,6 +435,9 @@ func (t *token) lose(why error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lost = fmt.Errorf("%w: %w", wire.Lost, why)
+	if answered(why) { // of the token, and no answer to what was asked
+		t.lost = fmt.Errorf("%w: %v", wire.Lost, why)
+	}
 	return t.lost
 }
 
