@@ -52,7 +52,7 @@ const (
 
 func vendorConfig(cfg hsm.Config, b *behaviour) hsm.Config {
 	cfg.Dialect, cfg.MaxSessions = b.dialect, b.sessions
-	cfg.CallTimeout, cfg.OpenTimeout = time.Second, 2*time.Second
+	cfg.CallTimeout, cfg.OpenTimeout = time.Second, 3*time.Second
 	cfg.Pause = func(int) time.Duration { return 10 * time.Millisecond }
 	return cfg
 }
