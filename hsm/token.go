@@ -27,9 +27,9 @@ type Token struct {
 
 	// known is a ciphertext of the master key, made when the token was opened first:
 	// after it is opened anew, the master key must be the same.
-	known [][]byte
-	// unanswered says that the last attempt to log in had no answer.
-	unanswered bool
+	known []byte
+	// otherKeys says that the token can work with other keys than the master key.
+	otherKeys bool
 }
 
 // Look finds the token as [Open] does and gives what it says about itself, without a PIN, a login
@@ -73,6 +73,10 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	return t, nil
 }
 
+// unanswered has the names of tokens at which the last attempt to log in had no answer: it may
+// have counted. It is of the whole program, because whoever opens the token next must know.
+var unanswered sync.Map
+
 // connect starts a process and opens the token in it.
 func (t *Token) connect(ctx context.Context) (*running, error) {
 	p, err := start(ctx, &t.cfg, t.cfg.MaxSessions+1)
@@ -89,17 +93,21 @@ func (t *Token) connect(ctx context.Context) (*running, error) {
 
 func (t *Token) open(ctx context.Context, p *running) error {
 	settings := t.cfg.settings()
-	settings.Unanswered = t.unanswered
+	_, settings.Unanswered = unanswered.Load(settings.Name())
+	tried := false
 	var opened wire.Opened
-	err := p.opening(ctx, wire.Open, func() { t.unanswered = true }, func(fields [][]byte) (err error) {
+	err := p.opening(ctx, wire.Open, func() {
+		tried = true
+		unanswered.Store(settings.Name(), true)
+	}, func(fields [][]byte) (err error) {
 		if len(fields) != 1 {
 			return errAnswer
 		}
 		opened, err = wire.Read[wire.Opened](fields[0])
 		return err
 	}, wire.JSON(settings), t.cfg.PIN)
-	if !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
-		t.unanswered = false
+	if tried && !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		unanswered.Delete(settings.Name())
 	}
 	if err != nil {
 		return err
@@ -114,21 +122,18 @@ func (t *Token) open(ctx context.Context, p *running) error {
 		}
 	}
 	known := t.known
-	if known == nil {
-		known = [][]byte{nil, nil, nil}
-	}
 	err = p.opening(ctx, wire.Prepare, nil, func(fields [][]byte) error {
-		if len(fields) != 3 {
+		if len(fields) != 1 {
 			return errAnswer
 		}
-		known = clones(fields)
+		known = append([]byte{}, fields[0]...)
 		return nil
-	}, append([][]byte{wire.JSON(wire.Preparation{MakeMasterKey: makeKey})}, known...)...)
+	}, wire.JSON(wire.Preparation{MakeMasterKey: makeKey}), known)
 	if err != nil {
 		return err
 	}
 	if t.known == nil {
-		t.known = known
+		t.known, t.otherKeys = known, opened.OtherKeys
 	}
 	for _, c := range p.all[1 : 1+opened.Sessions] {
 		p.free <- c
@@ -197,12 +202,12 @@ func (t *Token) current() (*running, error) {
 // token from here on.
 func (t *Token) lose(p *running, why error) error {
 	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+	t.mu.Lock() // first: who gets the error finds the process gone
+	defer t.mu.Unlock()
 	if !p.end(lost) {
 		return lost
 	}
 	p.kill()
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.process != p {
 		go p.release()
 		return lost
