@@ -38,34 +38,12 @@ func open(t *testing.T, cfg hsm.Config) *hsm.Token {
 	return token
 }
 
-// raw gives a session of the binding on the token that is open already, to do
-// by hand what the package does not.
-func raw(t *testing.T, cfg hsm.Config) (*pkcs11.Ctx, pkcs11.SessionHandle) {
-	t.Helper()
-	p := pkcs11.New(cfg.Module)
-	slots, err := p.GetSlotList(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, slot := range slots {
-		if info, err := p.GetTokenInfo(slot); err == nil && info.Label == cfg.TokenLabel {
-			s, err := p.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return p, s
-		}
-	}
-	t.Fatal("no such token")
-	return nil, 0
-}
-
 var aes256 = pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32)
 
 // makeKey makes an AES key by hand.
 func makeKey(t *testing.T, cfg hsm.Config, label string, attributes ...*pkcs11.Attribute) {
 	t.Helper()
-	p, s := raw(t, cfg)
+	p, s := hsmtest.ByHand(t, cfg)
 	template := append([]*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true), pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
@@ -210,7 +188,7 @@ func TestKeys(t *testing.T) {
 // that is open already.
 func destroyByHand(t *testing.T, cfg hsm.Config, label string) {
 	t.Helper()
-	p, s := raw(t, cfg)
+	p, s := hsmtest.ByHand(t, cfg)
 	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
 		t.Fatal(err)
 	}

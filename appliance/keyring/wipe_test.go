@@ -227,36 +227,18 @@ func TestTokenObjects(t *testing.T) {
 	}
 }
 
-// objectsOf finds the token's objects of the label by hand, in the token that is
-// open already.
+// objectsOf finds the token's objects of the label by hand, beside the module's process.
 func objectsOf(t *testing.T, cfg hsm.Config, label string) (*pkcs11.Ctx, pkcs11.SessionHandle, []pkcs11.ObjectHandle) {
 	t.Helper()
-	p := pkcs11.New(cfg.Module)
-	t.Cleanup(p.Destroy)
-	slots, err := p.GetSlotList(true)
-	if err != nil {
+	p, s := hsmtest.ByHand(t, cfg)
+	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
 		t.Fatal(err)
 	}
-	for _, slot := range slots {
-		info, err := p.GetTokenInfo(slot)
-		if err != nil || info.Label != cfg.TokenLabel {
-			continue
-		}
-		s, err := p.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
-			t.Fatal(err)
-		}
-		found, _, err := p.FindObjects(s, 10)
-		if err := errors.Join(err, p.FindObjectsFinal(s)); err != nil {
-			t.Fatal(err)
-		}
-		return p, s, found
+	found, _, err := p.FindObjects(s, 10)
+	if err := errors.Join(err, p.FindObjectsFinal(s)); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no such token")
-	return nil, 0, nil
+	return p, s, found
 }
 
 // TestDestroyTokenObjectForm: only objects of the form that the keyring itself

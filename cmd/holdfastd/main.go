@@ -11,6 +11,10 @@ import (
 
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/holdfastd"
+	"holdfast/cmd/internal/modules"
 )
 
-func main() { os.Exit(cli.Run(holdfastd.New())) }
+func main() {
+	modules.Main()
+	os.Exit(cli.Run(holdfastd.New()))
+}

@@ -49,7 +49,7 @@ var secondShim = sync.OnceValues(func() (*Shim, error) {
 // addMember makes a second token of that module. Both have the same new master key.
 func addMember(t testing.TB, first hsm.Config, module string) hsm.Config {
 	t.Helper()
-	second := hsm.Config{Module: module, TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN)}
+	second := hsm.Config{Module: module, TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN), Launcher: first.Launcher}
 	if err := softhsm.Create(second.Module, second.TokenLabel, second.PIN, second.PIN); err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +122,7 @@ func PutMasterKey(t testing.TB, c hsm.Config, key []byte) {
 			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
 			pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true), pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
+			pkcs11.NewAttribute(pkcs11.CKA_WRAP, true), pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, true),
 			pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 			pkcs11.NewAttribute(pkcs11.CKA_VALUE, key),
 		})

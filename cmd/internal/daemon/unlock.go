@@ -25,7 +25,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{Launcher: d.o.Modules, PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 // Tokens are those that the configuration names, each with what they have in common.
 func Tokens(h config.HSM, all hsm.Config) []hsm.Config {
 	all.Module, all.TokenLabel, all.TokenSerial = h.Module, h.TokenLabel, h.TokenSerial
-	all.MasterKeyLabel, all.MaxSessions, all.IVFromToken = h.MasterKeyLabel, h.MaxSessions, h.IVFromToken
+	all.MasterKeyLabel, all.MaxSessions, all.Dialect = h.MasterKeyLabel, h.MaxSessions, h.Dialect
 	configs := []hsm.Config{all}
 	for _, m := range h.Members {
 		c := all

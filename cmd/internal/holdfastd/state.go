@@ -26,6 +26,7 @@ import (
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/modules"
 	"holdfast/hsm"
 )
 
@@ -188,7 +189,7 @@ func (f *copyFlags) openHSM(cmd *cobra.Command, h config.HSM) (keyring.Tokens, e
 		return nil, cli.Unusable(err)
 	}
 	defer clear(pin)
-	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{PIN: pin, MasterKeyExists: true})...)
+	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{Launcher: modules.Launcher(), PIN: pin, MasterKeyExists: true})...)
 	return token, err
 }
 

@@ -275,7 +275,7 @@ static CK_RV my_C_Finalize(CK_VOID_PTR a)
 
 /* Slots and what tokens say about themselves */
 
-enum { NEIGHBOUR = 0x7f000000 }; /* the first slot of the neighbours */
+#define NEIGHBOUR 0x80000000UL /* the first slot of the neighbours: SoftHSM2 numbers its own up to 0x7fffffff */
 
 static CK_RV my_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID_PTR out, CK_ULONG_PTR n)
 {
