@@ -127,6 +127,9 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 		}
 		return use(fields)
 	})
+	if errors.Is(err, wire.ErrFrame) {
+		return p.broken(err)
+	}
 	if b, ok := errors.AsType[*wire.Broken](err); ok {
 		if byCaller && errors.Is(b.Err, os.ErrDeadlineExceeded) {
 			<-ctx.Done() // the same moment, by another clock
@@ -143,6 +146,9 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 func (p *running) broken(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%s: %w: the module did not answer in time; its process is ended", p.cfg.name(), ErrUnavailable)
+	}
+	if errors.Is(err, wire.ErrFrame) {
+		return fmt.Errorf("%s: %w: %w", p.cfg.name(), ErrUnavailable, err)
 	}
 	select {
 	case <-p.Done():

@@ -145,8 +145,8 @@ func (t *Token) open(ctx context.Context, p *running) error {
 	return nil
 }
 
-// errAnswer: the module process does not keep to the protocol.
-var errAnswer = errors.New("the module's process gives an answer that does not belong to the question")
+// errAnswer: the module's process gives an answer that does not belong to the question.
+var errAnswer = fmt.Errorf("an answer that does not belong to the question: %w", wire.ErrFrame)
 
 func clones(fields [][]byte) [][]byte {
 	out := make([][]byte, len(fields))
@@ -371,6 +371,8 @@ func (a *asked) end(err error) error {
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, wire.ErrFrame):
+		return a.lost(err)
 	case errors.Is(err, ErrUnavailable):
 		a.done(err)
 		return a.token.lose(a.process, err)

@@ -139,7 +139,7 @@ func JSON(v any) []byte {
 // Read reads such a field.
 func Read[T any](field []byte) (v T, err error) {
 	if err := json.Unmarshal(field, &v); err != nil {
-		return v, fmt.Errorf("%w: %w", errFrame, err)
+		return v, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
 	return v, nil
 }
@@ -176,7 +176,7 @@ func (c *Conn) Await(use func(fields [][]byte) error) error {
 		case Failed:
 			err = failureOf(m)
 		default:
-			err = &Broken{errFrame}
+			err = &Broken{ErrFrame}
 		}
 		c.Done()
 		switch {
