@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -294,7 +295,7 @@ func TestApply(t *testing.T) {
 		t.Errorf("the image's configuration has changed: %v", err)
 	}
 	const modules = "/usr/lib/holdfast/pkcs11/"
-	if c.HSM.Module != modules+"libpkcs11.so" || c.HSM.TokenLabel != "ours" || !slices.Equal(c.HSM.Members, []config.Member{{TokenSerial: "7"}, {Module: modules + "other.so", TokenLabel: "b"}}) {
+	if c.HSM.Module != modules+"libpkcs11.so" || c.HSM.TokenLabel != "ours" || !reflect.DeepEqual(c.HSM.Members, []config.Member{{TokenSerial: "7"}, {Module: modules + "other.so", TokenLabel: "b"}}) {
 		t.Errorf("%+v", c.HSM)
 	}
 	if got, err := os.ReadFile(c.XKS.ClientCA); err != nil || string(got) != ca {

@@ -17,7 +17,7 @@ import (
 
 // Child starts module processes as children of this one.
 type Child struct {
-	// Program is the path of the program, and Arguments those that make it a module process.
+	// Program is the path of the program, this one if empty; and Arguments those that make it a module process.
 	Program   string
 	Arguments []string
 	// Environment names variables that are passed on besides those that [Environment] has.
@@ -56,7 +56,12 @@ func (c Child) start(ctx context.Context, connections int) (*child, error) {
 	if p.connections, err = connect(ctx, path, uint32(os.Getuid()), connections); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(c.Program, c.Arguments...)
+	program, name := c.Program, c.Program
+	if program == "" {
+		program, name = "/proc/self/exe", os.Args[0] // also if its file has been replaced meanwhile
+	}
+	p.cmd = exec.Command(program, c.Arguments...)
+	p.cmd.Args[0] = name
 	p.cmd.Env = append(Environment(os.Environ(), c.Environment...), "LISTEN_FDS=1", "GOTRACEBACK=none")
 	p.cmd.ExtraFiles = []*os.File{file}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

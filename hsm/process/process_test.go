@@ -115,7 +115,7 @@ func self(t *testing.T) string {
 
 func child(t *testing.T, what string) process.Child {
 	t.Helper()
-	return process.Child{Program: self(t), Arguments: []string{"module", what, strconv.Itoa(os.Getuid())}}
+	return process.Child{Arguments: []string{"module", what, strconv.Itoa(os.Getuid())}}
 }
 
 func start(t *testing.T, c process.Child, connections int) process.Process {
