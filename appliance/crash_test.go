@@ -140,7 +140,7 @@ func open(d doomed, now func() time.Time) (*whole, error) {
 	}
 	death := &death{left: d.Steps}
 	w.Appliance = appliance.New(appliance.Options{Store: doomedStore{w.store, death}, Now: now, Lease: 1000 * time.Hour})
-	if w.token, err = hsm.Open(ctx, hsm.Config{Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN), MakingMasterKey: func() error { return w.NoteMasterKey(ctx) }}); err != nil {
+	if w.token, err = hsm.Open(ctx, hsm.Config{Launcher: hsmtest.Launcher(), Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN), MakingMasterKey: func() error { return w.NoteMasterKey(ctx) }}); err != nil {
 		return nil, err
 	}
 	return w, w.Unlock(ctx, keyring.New(doomedToken{w.token, death}), []appliance.HSM{keyring.Watched(w.token)})

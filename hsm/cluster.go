@@ -47,60 +47,126 @@ var ErrOtherMasterKey = errors.New("its master key is another than the other tok
 // reference is what the master keys are compared with.
 var referenceText, referenceAAD = []byte("holdfast"), []byte("holdfast cluster reference")
 
-// OpenCluster opens the tokens, in their order of preference. One must open; the
-// others are tried again until they do, or their PIN is refused. Only the first
-// may make the master key, and only if none of the others has opened. Errors:
-// those of [Open], of each member.
+// othersWait is how long a cluster waits for its other members once one is open.
+const othersWait = 3 * time.Second
+
+// OpenCluster opens the tokens, at the same time. It is there once one is open and the
+// others have opened or failed, or have taken three seconds more; they are tried again
+// until they open, or their PIN is refused. In operations, they have the order of configs.
+// Only the first may make the master key, and only if none of the others has opened.
+// Errors: those of [Open], of each member.
 func OpenCluster(ctx context.Context, configs []Config) (*Cluster, error) {
 	c := &Cluster{stop: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
-	for _, cfg := range configs {
+	mayMake := false
+	for i, cfg := range configs {
 		if err := cfg.setDefaults(); err != nil {
 			return nil, err
 		}
 		c.log = cfg.Log
 		cfg.PIN = bytes.Clone(cfg.PIN)
-		c.members = append(c.members, &Member{cfg: cfg})
+		mayMake = mayMake || i == 0 && !cfg.MasterKeyExists
+		cfg.MasterKeyExists = true
+		c.members = append(c.members, &Member{cfg: cfg, why: fmt.Errorf("%s: %w: it is being opened", cfg.name(), ErrUnavailable)})
 	}
-	var errs failures
-	open := 0
-	for i := len(c.members) - 1; i >= 0; i-- { // the first comes last: it may make the key
-		m := c.members[i]
-		m.cfg.MasterKeyExists = m.cfg.MasterKeyExists || i > 0 || open > 0
-		if err := c.open(ctx, m); err != nil {
-			errs = append(failures{err}, errs...)
-			continue
+	settled := make(chan struct{})
+	tried := c.openAll(ctx, settled)
+	// The last of those that are open is the reference.
+	for i := len(c.members) - 1; i >= 0; i-- {
+		if m := c.members[i]; tried[m] {
+			tried[m] = c.admit(ctx, m, m.current(), m.reason()) != nil
 		}
-		open++
 	}
-	if open == 0 {
+	first := c.members[0]
+	if c.reference == nil && mayMake && errors.Is(first.reason(), ErrNotFound) {
+		cfg := first.cfg
+		cfg.MasterKeyExists = false
+		token, err := Open(ctx, cfg)
+		tried[first] = c.admit(ctx, first, token, err) != nil
+	}
+	close(settled)
+	if c.reference == nil {
+		var errs failures
+		for _, m := range c.members {
+			errs = append(errs, m.reason())
+		}
 		_ = c.Close() // there is nothing to close
 		return nil, errs
 	}
-	for _, m := range c.members {
-		m.cfg.MasterKeyExists = true
-		if m.current() == nil {
+	for m, failed := range tried {
+		if failed {
 			c.background.Go(func() { c.keepOpening(m) })
 		}
 	}
 	return c, nil
 }
 
-// open opens a member, and has it show that its master key is the right one.
-func (c *Cluster) open(ctx context.Context, m *Member) error {
-	token, err := Open(ctx, m.cfg)
+// openAll begins to open all members, waits as [OpenCluster] says, and gives those that
+// have opened or failed. The others go on by themselves, once it is settled what master key
+// the cluster has.
+func (c *Cluster) openAll(ctx context.Context, settled <-chan struct{}) map[*Member]bool {
+	type outcome struct {
+		member *Member
+		token  *Token
+		err    error
+	}
+	outcomes := make(chan outcome)
+	for _, m := range c.members {
+		c.background.Go(func() {
+			opening, cancel := c.while(ctx)
+			defer cancel()
+			token, err := Open(opening, m.cfg)
+			select {
+			case outcomes <- outcome{m, token, err}:
+			case <-settled:
+				if c.admit(opening, m, token, err) != nil {
+					c.keepOpening(m)
+				}
+			}
+		})
+	}
+	tried := map[*Member]bool{}
+	var late <-chan time.Time
+	for len(tried) < len(c.members) {
+		select {
+		case o := <-outcomes:
+			o.member.set(o.token, o.err)
+			tried[o.member] = true
+			if o.err == nil && late == nil {
+				late = time.After(othersWait)
+			}
+		case <-late:
+			return tried
+		}
+	}
+	return tried
+}
+
+// admit takes a member that has opened, if its master key is the right one.
+func (c *Cluster) admit(ctx context.Context, m *Member, token *Token, err error) error {
 	if err == nil {
-		err = c.compare(ctx, token)
-		if err != nil {
+		if err = c.compare(ctx, token); err != nil {
 			_ = token.Close() // it is not used
 			token, err = nil, fmt.Errorf("%s: %w", m.cfg.name(), err)
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.token, m.why = token, err
+	m.set(token, err)
 	return err
 }
 
+// while gives ctx until the cluster is closed.
+func (c *Cluster) while(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-c.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// compare has a token unwrap the reference, which the first that is there wraps.
 func (c *Cluster) compare(ctx context.Context, token *Token) (err error) {
 	if c.reference == nil {
 		c.reference, err = token.Wrap(ctx, referenceText, referenceAAD)
@@ -117,9 +183,7 @@ func (c *Cluster) compare(ctx context.Context, token *Token) (err error) {
 // cluster is closed.
 func (c *Cluster) keepOpening(m *Member) {
 	for attempt := 1; ; attempt++ {
-		m.mu.Lock()
-		why := m.why
-		m.mu.Unlock()
+		why := m.reason()
 		if errors.Is(why, ErrPINRefused) {
 			c.log.Error("a token of the cluster is out for good", "token", m.cfg.name(), "error", why)
 			return
@@ -130,8 +194,9 @@ func (c *Cluster) keepOpening(m *Member) {
 			return
 		case <-time.After(m.cfg.Pause(attempt)):
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), maxPause)
-		err := c.open(ctx, m)
+		ctx, cancel := c.while(context.Background())
+		token, err := Open(ctx, m.cfg)
+		err = c.admit(ctx, m, token, err)
 		cancel()
 		if err == nil {
 			c.log.Info("a token of the cluster is open", "token", m.cfg.name(), "attempt", attempt)
@@ -161,6 +226,19 @@ func (m *Member) current() *Token {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.token
+}
+
+// reason is why the token is not open.
+func (m *Member) reason() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.why
+}
+
+func (m *Member) set(token *Token, why error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.token, m.why = token, why
 }
 
 // ready gives the token if it is there at the moment, or else why not.
@@ -311,6 +389,7 @@ func (c *Cluster) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) 
 // Encrypt: see [Token.Encrypt]. [ErrNotFound] if all members are there and none
 // has the key.
 func (c *Cluster) Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
+	type sealed struct{ iv, ciphertext, tag []byte }
 	out, err := anyOf(ctx, c, func(ctx context.Context, t *Token) (s sealed, err error) {
 		s.iv, s.ciphertext, s.tag, err = t.Encrypt(ctx, label, plaintext, aad)
 		return s, err

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/miekg/pkcs11"
+	"holdfast/hsm/wire"
 )
 
 // DataObject is a data object (CKO_DATA) of Holdfast in a token. It is no secret, but
@@ -18,9 +18,6 @@ type DataObject struct {
 	Label string
 	Value []byte
 }
-
-// application marks the data objects of Holdfast (CKA_APPLICATION).
-const application = "Holdfast"
 
 const (
 	// MaxDataObjects bounds how many data objects are read.
@@ -61,41 +58,17 @@ func (c *Cluster) reached(reach Reach, n int, why failures) error {
 // DataObjects gives the data objects of Holdfast, ordered by label. One whose value
 // has more than [MaxDataValue] bytes has none here. It is an error if there are more
 // than [MaxDataObjects].
-func (t *Token) DataObjects(ctx context.Context, _ Reach) ([]DataObject, error) {
-	return do(ctx, t, "FindObjects", func(c *connection, s pkcs11.SessionHandle) ([]DataObject, error) {
-		handles, err := c.findAll(s, MaxDataObjects+1, dataTemplate())
-		if err != nil {
-			return nil, err
+func (t *Token) DataObjects(ctx context.Context, _ Reach) (list []DataObject, err error) {
+	err = t.do(ctx, wire.DataObjects, func(fields [][]byte) error {
+		if len(list)+len(fields)/2 > MaxDataObjects || len(fields)%2 != 0 {
+			return errAnswer
 		}
-		if len(handles) > MaxDataObjects {
-			return nil, fmt.Errorf("the token has more than %d data objects of the application %q; remove those that are not Holdfast's", MaxDataObjects, application)
+		for i := 0; i < len(fields); i += 2 {
+			list = append(list, DataObject{Label: string(fields[i]), Value: bytes.Clone(fields[i+1])})
 		}
-		var list []DataObject
-		for _, h := range handles {
-			label, err := c.attribute(s, h, pkcs11.CKA_LABEL)
-			if err != nil {
-				return nil, err
-			}
-			value, err := c.attribute(s, h, pkcs11.CKA_VALUE)
-			if err != nil {
-				return nil, err
-			}
-			if len(value) > MaxDataValue {
-				value = nil
-			}
-			list = append(list, DataObject{Label: string(label), Value: value})
-		}
-		slices.SortFunc(list, func(a, b DataObject) int { return strings.Compare(a.Label, b.Label) })
-		return list, nil
+		return nil
 	})
-}
-
-func dataTemplate(more ...*pkcs11.Attribute) []*pkcs11.Attribute {
-	return append([]*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_DATA),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-		pkcs11.NewAttribute(pkcs11.CKA_APPLICATION, application),
-	}, more...)
+	return list, err
 }
 
 // CreateDataObject makes one. Errors: [ErrExists]; [ErrNoDataObjects].
@@ -103,54 +76,13 @@ func (t *Token) CreateDataObject(ctx context.Context, o DataObject, _ Reach) err
 	if len(o.Value) > MaxDataValue {
 		return fmt.Errorf("data object %q: %d bytes; at most %d are kept", o.Label, len(o.Value), MaxDataValue)
 	}
-	o.Value = bytes.Clone(o.Value)
-	return t.change(ctx, "CreateObject", func(c *connection, s pkcs11.SessionHandle) error {
-		found, err := c.findAll(s, 1, dataTemplate(pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.Label)))
-		if err != nil {
-			return err
-		}
-		if len(found) > 0 {
-			return fmt.Errorf("data object %q: %w", o.Label, ErrExists)
-		}
-		_, err = c.module.CreateObject(s, dataTemplate(
-			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.Label),
-			pkcs11.NewAttribute(pkcs11.CKA_VALUE, o.Value)))
-		if dataRefused(err) {
-			return fmt.Errorf("data object %q: %w: %w", o.Label, ErrNoDataObjects, wrap("C_CreateObject", err))
-		}
-		return wrap("C_CreateObject", err)
-	})
+	return t.change(ctx, wire.CreateData, []byte(o.Label), o.Value)
 }
 
 // DestroyDataObject removes those of that label, and of that value: a value that is
 // another stays. Errors: [ErrNotFound].
 func (t *Token) DestroyDataObject(ctx context.Context, o DataObject) error {
-	o.Value = bytes.Clone(o.Value)
-	return t.change(ctx, "DestroyObject", func(c *connection, s pkcs11.SessionHandle) error {
-		found, err := c.findAll(s, MaxDataObjects, dataTemplate(pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.Label)))
-		if err != nil {
-			return err
-		}
-		destroyed := false
-		for _, h := range found {
-			value, err := c.attribute(s, h, pkcs11.CKA_VALUE)
-			if err != nil {
-				return err
-			}
-			if !bytes.Equal(value, o.Value) {
-				continue
-			}
-			if err := c.module.DestroyObject(s, h); err != nil {
-				return wrap("C_DestroyObject", err)
-			}
-			destroyed = true
-		}
-		if !destroyed {
-			return fmt.Errorf("data object %q: %w", o.Label, ErrNotFound)
-		}
-		return nil
-	})
+	return t.change(ctx, wire.DestroyData, []byte(o.Label), o.Value)
 }
 
 // MaxKeyLabels bounds how many labels of keys are read.
@@ -159,55 +91,17 @@ const MaxKeyLabels = 10_000
 // KeyLabels gives the labels of the token's secret keys, sorted, of the first
 // [MaxKeyLabels] that the token names. Those of the master key and the probe key are
 // left out.
-func (t *Token) KeyLabels(ctx context.Context) ([]string, error) {
-	return do(ctx, t, "FindObjects", func(c *connection, s pkcs11.SessionHandle) ([]string, error) {
-		handles, err := c.findAll(s, MaxKeyLabels, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY)})
-		if err != nil {
-			return nil, err
+func (t *Token) KeyLabels(ctx context.Context) (labels []string, err error) {
+	err = t.do(ctx, wire.Labels, func(fields [][]byte) error {
+		if len(labels)+len(fields) > MaxKeyLabels {
+			return errAnswer
 		}
-		var labels []string
-		for _, h := range handles {
-			label, err := c.attribute(s, h, pkcs11.CKA_LABEL)
-			if err != nil {
-				return nil, err
-			}
-			if name := string(label); !t.cfg.ownKey(name) {
-				labels = append(labels, name)
-			}
+		for _, f := range fields {
+			labels = append(labels, string(f))
 		}
-		slices.Sort(labels)
-		return labels, nil
+		return nil
 	})
-}
-
-// findAll gives up to limit objects that fit the template.
-func (c *connection) findAll(s pkcs11.SessionHandle, limit int, template []*pkcs11.Attribute) (all []pkcs11.ObjectHandle, err error) {
-	if err := c.module.FindObjectsInit(s, template); err != nil {
-		return nil, wrap("C_FindObjectsInit", err)
-	}
-	for len(all) < limit {
-		found, _, err := c.module.FindObjects(s, min(limit-len(all), 100))
-		if err != nil {
-			return nil, wrap("C_FindObjects", err)
-		}
-		if len(found) == 0 {
-			break
-		}
-		all = append(all, found...)
-	}
-	return all, wrap("C_FindObjectsFinal", c.module.FindObjectsFinal(s))
-}
-
-// attribute gives an attribute of an object.
-func (c *connection) attribute(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, kind uint) ([]byte, error) {
-	got, err := c.module.GetAttributeValue(s, h, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
-	if err != nil {
-		return nil, wrap("C_GetAttributeValue", err)
-	}
-	if len(got) != 1 {
-		return nil, fmt.Errorf("C_GetAttributeValue: %d attributes came back for one", len(got))
-	}
-	return got[0].Value, nil
+	return labels, err
 }
 
 // DataObjects gives those of all members that are there, each label and value once:

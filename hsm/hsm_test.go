@@ -14,6 +14,7 @@ import (
 
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
+	"holdfast/hsm/softhsm"
 )
 
 func TestMain(m *testing.M) { hsmtest.Main(m) }
@@ -38,11 +39,20 @@ func open(t *testing.T, cfg hsm.Config) *hsm.Token {
 	return token
 }
 
-// raw gives a session of the binding on the token that is open already, to do
-// by hand what the package does not.
+// raw gives a session of the binding on the token, beside the module's process, to do by
+// hand what the package does not. It is behind no shim.
 func raw(t *testing.T, cfg hsm.Config) (*pkcs11.Ctx, pkcs11.SessionHandle) {
 	t.Helper()
-	p := pkcs11.New(cfg.Module)
+	module, err := softhsm.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pkcs11.New(module)
+	if err := p.Initialize(); err == nil {
+		t.Cleanup(func() { _ = p.Finalize() })
+	} else if !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
+		t.Fatal(err)
+	}
 	slots, err := p.GetSlotList(true)
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +61,9 @@ func raw(t *testing.T, cfg hsm.Config) (*pkcs11.Ctx, pkcs11.SessionHandle) {
 		if info, err := p.GetTokenInfo(slot); err == nil && info.Label == cfg.TokenLabel {
 			s, err := p.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Login(s, pkcs11.CKU_USER, string(cfg.PIN)); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)) {
 				t.Fatal(err)
 			}
 			return p, s

@@ -5,155 +5,161 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
-	"github.com/miekg/pkcs11"
+	"holdfast/hsm/wire"
 )
-
-// Config says which token to open and how. Module, PIN and one of TokenLabel
-// and TokenSerial are needed.
-type Config struct {
-	// Module is the path of the vendor's PKCS#11 library.
-	Module string
-	// TokenLabel or TokenSerial selects the token.
-	TokenLabel, TokenSerial string
-	// PIN is the user PIN. It is copied, and zeroized by Close.
-	PIN []byte
-	// MasterKeyLabel is the label of the master key, which Open makes if there
-	// is none. Default [DefaultMasterKeyLabel].
-	MasterKeyLabel string
-	// MasterKeyExists says that something is wrapped under the master key already:
-	// if it is not found, that is an error, and none is made in its place.
-	MasterKeyExists bool
-	// MakingMasterKey, if given, is called before Open makes the master key. An error
-	// keeps it from being made, and is that of Open.
-	MakingMasterKey func() error
-	// ProbeKeyLabel is the label of the key for Probe, likewise. Default
-	// holdfast-probe.
-	ProbeKeyLabel string
-	// MaxSessions bounds the operations in the token at once. Default [DefaultMaxSessions].
-	MaxSessions int
-	// IVFromToken is for tokens that insist on making the IV of AES-GCM
-	// themselves, as AWS CloudHSM does.
-	IVFromToken bool
-	Log         *slog.Logger
-	// Observe, if given, is called when an operation has got a session: "Encrypt",
-	// "Decrypt", "GenerateRandom", "GenerateKey", "CreateObject", "DestroyObject",
-	// "FindObjects" or "Info". What it gives is called when the session is free again, with what came
-	// of the operation. Token is the configured label, or else the serial number.
-	Observe func(token, operation string) (done func(error))
-	// Pause gives how long to wait before the attempt'th attempt to open a lost
-	// token anew, counting from 0. Default: none, then from half a second
-	// doubling up to 30 s, each with jitter.
-	Pause func(attempt int) time.Duration
-}
-
-// The defaults of a [Config].
-const (
-	DefaultMasterKeyLabel = "holdfast-master"
-	DefaultMaxSessions    = 16
-)
-
-func (c *Config) setDefaults() error {
-	if c.Module == "" {
-		return errors.New("hsm: no PKCS#11 module is named")
-	}
-	if (c.TokenLabel == "") == (c.TokenSerial == "") {
-		return errors.New("hsm: name the token by its label or by its serial number, and not by both")
-	}
-	if c.MasterKeyLabel == "" {
-		c.MasterKeyLabel = DefaultMasterKeyLabel
-	}
-	if c.ProbeKeyLabel == "" {
-		c.ProbeKeyLabel = "holdfast-probe"
-	}
-	if c.MaxSessions <= 0 {
-		c.MaxSessions = DefaultMaxSessions
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if c.Observe == nil {
-		c.Observe = func(string, string) func(error) { return func(error) {} }
-	}
-	if c.Pause == nil {
-		c.Pause = pause
-	}
-	return nil
-}
-
-// name says which token is meant, for errors.
-func (c *Config) name() string {
-	if c.TokenLabel != "" {
-		return fmt.Sprintf("token %q of %s", c.TokenLabel, c.Module)
-	}
-	return fmt.Sprintf("token with serial number %q of %s", c.TokenSerial, c.Module)
-}
-
-// ownKey says whether the label is of the master key or the probe key.
-func (c *Config) ownKey(label string) bool {
-	return label == c.MasterKeyLabel || label == c.ProbeKeyLabel
-}
-
-const maxPause = 30 * time.Second
-
-func pause(attempt int) time.Duration {
-	if attempt == 0 {
-		return 0
-	}
-	d := min(maxPause, 500*time.Millisecond<<min(attempt-1, 10))
-	return d/2 + rand.N(d/2)
-}
 
 // Token is an open token. Its methods may be called at once from several
 // goroutines.
 type Token struct {
 	cfg Config
 
-	mu   sync.Mutex
-	conn *connection // nil while the token is lost
-	why  error       // why conn is nil
+	mu      sync.Mutex
+	process *running // nil while the token is lost
+	why     error    // why process is nil
 	// closed ends the background work.
 	closed     bool
 	stop       chan struct{}
 	background sync.WaitGroup
 
-	// check is a ciphertext of the master key, made when the token was opened
-	// first: after it is opened anew, the master key must be the same.
-	check sealed
+	// known is a ciphertext of the master key, made when the token was opened first:
+	// after it is opened anew, the master key must be the same.
+	known [][]byte
+	// unanswered says that the last attempt to log in had no answer.
+	unanswered bool
 }
 
-// sealed is a ciphertext with all that its decryption needs.
-type sealed struct{ iv, ciphertext, tag []byte }
+// Look finds the token as [Open] does and gives what it says about itself, without a PIN, a login
+// or a key. Errors: [ErrNotFound] for the module or token, [ErrAmbiguous], [ErrPINRefused] for a
+// PIN that would not be tried, [ErrUnavailable] if the module does not answer, or an [*Error].
+func Look(ctx context.Context, cfg Config) (i Info, err error) {
+	if err := cfg.setDefaults(); err != nil {
+		return Info{}, err
+	}
+	p, err := start(ctx, &cfg, 1)
+	if err != nil {
+		return Info{}, err
+	}
+	defer p.release()
+	defer p.close()
+	err = p.opening(ctx, wire.Look, nil, func(fields [][]byte) (err error) {
+		i, err = infoOf(fields)
+		return err
+	}, wire.JSON(cfg.settings()))
+	return i, err
+}
 
 // Open opens the token, logs in once, and finds or makes the master key and the
 // probe key. Errors: [ErrNotFound] for the module or token, [ErrAmbiguous],
-// [ErrPINRefused], or an [*Error]. To close it is the caller's part.
+// [ErrPINRefused], [ErrUnavailable], or an [*Error]. To close it is the caller's part.
 func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
 	cfg.PIN = append([]byte(nil), cfg.PIN...)
 	t := &Token{cfg: cfg, stop: make(chan struct{})}
-	conn, err := connect(&t.cfg)
+	p, err := t.connect(ctx)
 	if err != nil {
 		clear(t.cfg.PIN)
 		return nil, err
 	}
-	t.conn = conn
 	t.cfg.MasterKeyExists = true // from here on, also when the token is opened anew
-	t.check.iv, t.check.ciphertext, t.check.tag, err = t.Encrypt(ctx, cfg.MasterKeyLabel, []byte("holdfast"), nil)
-	if err != nil {
-		return nil, errors.Join(err, t.Close())
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.use(p)
 	return t, nil
 }
 
-// Close ends the sessions, waits for operations under way, and zeroizes the
-// PIN.
+// connect starts a process and opens the token in it.
+func (t *Token) connect(ctx context.Context) (*running, error) {
+	p, err := start(ctx, &t.cfg, t.cfg.MaxSessions+1)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.open(ctx, p); err != nil {
+		p.kill()
+		p.release()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (t *Token) open(ctx context.Context, p *running) error {
+	settings := t.cfg.settings()
+	settings.Unanswered = t.unanswered
+	var opened wire.Opened
+	err := p.opening(ctx, wire.Open, func() { t.unanswered = true }, func(fields [][]byte) (err error) {
+		if len(fields) != 1 {
+			return errAnswer
+		}
+		opened, err = wire.Read[wire.Opened](fields[0])
+		return err
+	}, wire.JSON(settings), t.cfg.PIN)
+	if !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		t.unanswered = false
+	}
+	if err != nil {
+		return err
+	}
+	if opened.Sessions < 1 || opened.Sessions > t.cfg.MaxSessions {
+		return fmt.Errorf("%s: %w", t.cfg.name(), errAnswer)
+	}
+	makeKey := !opened.MasterKey && !t.cfg.MasterKeyExists
+	if makeKey && t.cfg.MakingMasterKey != nil {
+		if err := t.cfg.MakingMasterKey(); err != nil {
+			return fmt.Errorf("%s: master key %q is not made: %w", t.cfg.name(), t.cfg.MasterKeyLabel, err)
+		}
+	}
+	known := t.known
+	if known == nil {
+		known = [][]byte{nil, nil, nil}
+	}
+	err = p.opening(ctx, wire.Prepare, nil, func(fields [][]byte) error {
+		if len(fields) != 3 {
+			return errAnswer
+		}
+		known = clones(fields)
+		return nil
+	}, append([][]byte{wire.JSON(wire.Preparation{MakeMasterKey: makeKey})}, known...)...)
+	if err != nil {
+		return err
+	}
+	if t.known == nil {
+		t.known = known
+	}
+	for _, c := range p.all[1 : 1+opened.Sessions] {
+		p.free <- c
+	}
+	return nil
+}
+
+// errAnswer: the module process does not keep to the protocol.
+var errAnswer = errors.New("the module's process gives an answer that does not belong to the question")
+
+func clones(fields [][]byte) [][]byte {
+	out := make([][]byte, len(fields))
+	for i, f := range fields {
+		out[i] = append([]byte{}, f...)
+	}
+	return out
+}
+
+// use has operations go to the process from here on. t.mu is held.
+func (t *Token) use(p *running) {
+	t.process, t.why = p, nil
+	t.background.Go(func() {
+		select {
+		case <-t.stop:
+		case <-p.Done():
+			t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+		}
+	})
+}
+
+// Close waits for operations under way, ends the module's process, and zeroizes the PIN.
 func (t *Token) Close() error {
 	t.mu.Lock()
 	if t.closed {
@@ -161,69 +167,83 @@ func (t *Token) Close() error {
 		return nil
 	}
 	t.closed = true
-	conn := t.conn
-	t.conn, t.why = nil, ErrClosed
+	p := t.process
+	t.process, t.why = nil, ErrClosed
 	close(t.stop)
 	t.mu.Unlock()
 	t.background.Wait()
 	clear(t.cfg.PIN)
-	if conn == nil {
+	if p == nil {
 		return nil
 	}
-	return conn.close()
+	p.end(ErrClosed)
+	p.underWay.Wait()
+	p.close()
+	p.release()
+	return nil
 }
 
-// current gives the connection, or why there is none.
-func (t *Token) current() (*connection, error) {
+// current gives the process, or why there is none.
+func (t *Token) current() (*running, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.conn == nil {
+	if t.process == nil {
 		return nil, t.why
 	}
-	return t.conn, nil
+	return t.process, nil
 }
 
-// lose gives a connection up and has the token opened anew.
-func (t *Token) lose(conn *connection, why error) {
+// lose gives a process up and has the token opened in another. It gives the error of the
+// token from here on.
+func (t *Token) lose(p *running, why error) error {
+	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+	if !p.end(lost) {
+		return lost
+	}
+	p.kill()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.conn != conn {
-		return // somebody was faster
+	if t.process != p {
+		go p.release()
+		return lost
 	}
-	t.conn = nil
-	t.why = fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+	t.process, t.why = nil, lost
 	t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "error", why)
-	t.background.Go(func() { t.reopen(conn) })
+	t.background.Go(func() { t.reopen() })
+	t.background.Go(p.release)
+	return lost
 }
 
 // reopen opens the token until it succeeds, the PIN is refused or Close is
 // called.
-func (t *Token) reopen(old *connection) {
-	if err := old.close(); err != nil {
-		t.cfg.Log.Debug("the lost token did not close cleanly", "token", t.cfg.name(), "error", err)
-	}
+func (t *Token) reopen() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-t.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for attempt := 0; ; attempt++ {
 		select {
 		case <-t.stop:
 			return
 		case <-time.After(t.cfg.Pause(attempt)):
 		}
-		conn, err := connect(&t.cfg)
-		if err == nil {
-			if err = t.sameMasterKey(conn); err != nil {
-				_ = conn.close()
-			}
-		}
+		p, err := t.connect(ctx)
 		t.mu.Lock()
 		switch {
 		case t.closed:
 			t.mu.Unlock()
 			if err == nil {
-				_ = conn.close()
+				p.kill()
+				p.release()
 			}
 			return
 		case err == nil:
-			t.conn, t.why = conn, nil
+			t.use(p)
 			t.mu.Unlock()
 			t.cfg.Log.Info("the token is open again", "token", t.cfg.name(), "attempt", attempt+1)
 			return
@@ -233,92 +253,123 @@ func (t *Token) reopen(old *connection) {
 			t.cfg.Log.Error("the token is not opened again", "token", t.cfg.name(), "error", err)
 			return
 		}
-		t.why = fmt.Errorf("%s: %w", t.cfg.name(), away(err))
+		t.why = away(err)
 		t.mu.Unlock()
 		t.cfg.Log.Warn("the token could not be opened anew; it is tried again", "token", t.cfg.name(), "attempt", attempt+1, "error", err)
 	}
 }
 
-// sameMasterKey says whether the master key still is the one there was.
-func (t *Token) sameMasterKey(conn *connection) error {
-	return conn.with(func(s pkcs11.SessionHandle) error {
-		key, err := conn.key(s, t.cfg.MasterKeyLabel)
-		if err != nil {
-			return err
-		}
-		if _, err := conn.decrypt(s, key, t.check, nil); err != nil {
-			return fmt.Errorf("%s: the master key %q is not the one there was before: %w", t.cfg.name(), t.cfg.MasterKeyLabel, err)
-		}
-		return nil
-	})
-}
+// observed are the names of operations for Config.Observe.
+var observed = map[wire.Op]string{wire.Info: "Info", wire.Random: "GenerateRandom", wire.Encrypt: "Encrypt", wire.Wrap: "Encrypt", wire.Decrypt: "Decrypt",
+	wire.Unwrap: "Decrypt", wire.Generate: "GenerateKey", wire.Import: "CreateObject", wire.CreateData: "CreateObject", wire.Destroy: "DestroyObject",
+	wire.DestroyData: "DestroyObject", wire.Labels: "FindObjects", wire.DataObjects: "FindObjects"}
 
-// do runs one operation in a session. It gives up when ctx ends, though the
-// call may go on in the module; its session is not used until it is back. The
-// operation must not touch memory that the caller may use again then.
-func do[T any](ctx context.Context, t *Token, name string, operation func(*connection, pkcs11.SessionHandle) (T, error)) (T, error) {
-	var none T
-	conn, err := t.current()
+// do has the module's process do one operation, and gives what it answers to use, in one
+// part or, if it is a list, in several. It gives up when ctx ends, though the call may go
+// on in the module; its session is not used until it is back.
+func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) error, fields ...[]byte) error {
+	p, err := t.current()
 	if err != nil {
-		return none, err
+		return err
 	}
+	var c *wire.Conn
 	select {
-	case conn.slots <- struct{}{}:
-	case <-ctx.Done():
-		return none, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
-	}
-	if !conn.begin() {
-		<-conn.slots
-		if _, err := t.current(); err != nil {
-			return none, err
+	case c = <-p.free:
+	default:
+		select {
+		case c = <-p.free:
+		case <-p.Done():
+			return t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+		case <-ctx.Done():
+			return fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 		}
-		return none, fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
 	}
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	observed := t.cfg.Observe(cmp.Or(t.cfg.TokenLabel, t.cfg.TokenSerial), name)
-	go func() {
-		var r result
-		r.err = t.attempt(conn, func(s pkcs11.SessionHandle) (err error) {
-			r.value, err = operation(conn, s)
+	if !p.begin() {
+		if _, err := t.current(); err != nil {
 			return err
-		})
-		conn.end()
-		<-conn.slots
-		observed(r.err)
-		done <- r
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		return none, fmt.Errorf("%s: the token did not answer: %w", t.cfg.name(), ctx.Err())
+		}
+		return fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
 	}
+	a := &asked{token: t, process: p, conn: c, op: op, until: time.Now().Add(t.cfg.CallTimeout),
+		observed: t.cfg.Observe(cmp.Or(t.cfg.TokenLabel, t.cfg.TokenSerial), observed[op])}
+	return a.ask(ctx, use, fields)
 }
 
-// attempt runs the operation, once more if only its session or a key's handle
-// was stale, and gives the token up if it is lost.
-func (t *Token) attempt(conn *connection, operation func(pkcs11.SessionHandle) error) error {
-	err := conn.with(operation)
-	if sessionLost(err) || handleStale(err) {
-		conn.forgetStale(err)
-		err = conn.with(operation)
+// asked is an operation under way.
+type asked struct {
+	token    *Token
+	process  *running
+	conn     *wire.Conn
+	op       wire.Op
+	until    time.Time // when the process is ended if there is no answer
+	observed func(error)
+}
+
+func (a *asked) ask(ctx context.Context, use func([][]byte) error, fields [][]byte) error {
+	until := a.until
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	if err := a.conn.SetDeadline(until); err != nil {
+		return a.lost(err)
+	}
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cancelled)
+		_ = a.conn.SetDeadline(time.Unix(1, 0)) // long ago
+	})
+	err := a.conn.Ask(wire.Message{Kind: byte(a.op), Within: time.Until(until), Fields: fields}, use)
+	if !stop() {
+		<-cancelled
+	}
+	b, ok := errors.AsType[*wire.Broken](err)
+	if ok && (ctx.Err() != nil || until.Before(a.until)) && errors.Is(b.Err, os.ErrDeadlineExceeded) {
+		<-ctx.Done() // the same moment, by another clock
+		go a.await()
+		return fmt.Errorf("%s: the token did not answer: %w", a.token.cfg.name(), ctx.Err())
+	}
+	return a.end(err)
+}
+
+// await waits for the answer that nobody waits for any more.
+func (a *asked) await() {
+	if err := a.conn.SetDeadline(a.until); err != nil {
+		_ = a.lost(err)
+		return
+	}
+	_ = a.end(a.conn.Await(func([][]byte) error { return nil }))
+}
+
+// end ends the operation with what came of it.
+func (a *asked) end(err error) error {
+	if b, ok := errors.AsType[*wire.Broken](err); ok {
+		return a.lost(b.Err)
 	}
 	switch {
 	case err == nil:
-		return nil
-	case errors.Is(err, ErrNotFound) && conn.dead():
-		// A token that has lost the login shows no key object.
-		err = errors.New("it has lost its session or the login")
-		t.lose(conn, err)
-		return fmt.Errorf("%s: %w", t.cfg.name(), away(err))
-	case errors.Is(err, ErrDecrypt), errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrAmbiguous), errors.Is(err, ErrOwnKey), errors.Is(err, ErrNoDataObjects):
-	case tokenLost(err), sessionLost(err), conn.dead():
-		t.lose(conn, err)
-		return fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, err)
+	case errors.Is(err, ErrUnavailable):
+		a.done(err)
+		return a.token.lose(a.process, err)
+	default:
+		err = fmt.Errorf("%s: %w", a.token.cfg.name(), err)
 	}
-	return fmt.Errorf("%s: %w", t.cfg.name(), err)
+	a.process.free <- a.conn
+	a.done(err)
+	return err
+}
+
+// lost ends the operation on a connection that is of no use.
+func (a *asked) lost(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%s did not end in %s; the module's process is ended", a.op, a.token.cfg.CallTimeout)
+	} else {
+		err = a.process.broken(err)
+	}
+	a.done(err)
+	return a.token.lose(a.process, err)
+}
+
+func (a *asked) done(err error) {
+	a.observed(err)
+	a.process.underWay.Done()
 }

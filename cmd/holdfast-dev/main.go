@@ -122,7 +122,7 @@ func run(ctx context.Context, o options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := &guide{ctx: ctx, platform: p, tamper: o.tamper, end: cancel}
-	err = daemon.Run(ctx, daemon.Options{Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: g.changed,
+	err = daemon.Run(ctx, daemon.Options{Modules: modules(), Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: g.changed,
 		Setup: func(code, _, _ string) { g.setup = code }})
 	if g.err != nil && !errors.Is(g.err, context.Canceled) {
 		return g.err

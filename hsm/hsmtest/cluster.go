@@ -49,7 +49,7 @@ var secondShim = sync.OnceValues(func() (*Shim, error) {
 // addMember makes a second token of that module. Both have the same new master key.
 func addMember(t testing.TB, first hsm.Config, module string) hsm.Config {
 	t.Helper()
-	second := hsm.Config{Module: module, TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN)}
+	second := hsm.Config{Module: module, TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN), Launcher: first.Launcher}
 	if err := softhsm.Create(second.Module, second.TokenLabel, second.PIN, second.PIN); err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func newToken(t testing.TB, module string) hsm.Config {
 	if err := softhsm.Create(module, label, []byte(soPIN), []byte(pin)); err != nil {
 		t.Fatal(err)
 	}
-	return hsm.Config{Module: module, TokenLabel: label, PIN: []byte(pin)}
+	return hsm.Config{Module: module, TokenLabel: label, PIN: []byte(pin), Launcher: Launcher()}
 }
 
 // NewBehindShim makes a fresh token behind the shim, which is back to normal

@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
+	"holdfast/hsm/hsmtest"
 )
 
 // chunk is how many keys go into the database in one transaction.
@@ -28,7 +29,7 @@ func (in *installation) fill(ctx context.Context, n, sample int, progress func(d
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	token, err := hsm.Open(ctx, hsm.Config{Module: in.site.module, TokenLabel: tokenLabel, PIN: in.site.pin})
+	token, err := hsm.Open(ctx, hsm.Config{Launcher: hsmtest.Launcher(), Module: in.site.module, TokenLabel: tokenLabel, PIN: in.site.pin})
 	if err != nil {
 		return nil, err
 	}

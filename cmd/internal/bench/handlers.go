@@ -20,6 +20,7 @@ import (
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
+	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
 )
 
@@ -31,7 +32,7 @@ func (s *site) handlers(ctx context.Context, o options) (out []Handler, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	token, err := hsm.Open(ctx, hsm.Config{Module: s.module, TokenLabel: tokenLabel, PIN: s.pin})
+	token, err := hsm.Open(ctx, hsm.Config{Launcher: hsmtest.Launcher(), Module: s.module, TokenLabel: tokenLabel, PIN: s.pin})
 	if err != nil {
 		return nil, err
 	}

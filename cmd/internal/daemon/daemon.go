@@ -43,6 +43,7 @@ import (
 	"holdfast/cmd/internal/systemd"
 	"holdfast/cmd/internal/tracing"
 	"holdfast/cmd/internal/version"
+	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/web/console"
 	"holdfast/web/operation"
@@ -60,6 +61,8 @@ type Options struct {
 	LogDropped func() uint64
 	// Platform is a simulated machine; the real one if nil.
 	Platform Platform
+	// Modules starts the processes of PKCS#11 modules. It is needed.
+	Modules hsm.Launcher
 	// Changed, if given, is called whenever the boot has come to serving, degraded
 	// or locked, or waits for another attempt.
 	Changed func(progress.Status, Addresses)

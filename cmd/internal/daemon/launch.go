@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -103,7 +104,7 @@ func (l launches) InstallLaunch(_ context.Context, document string) error {
 const lookTime = 10 * time.Second
 
 // LookAtTokens is for a machine without a launch file, whose boot has ended without an HSM: a
-// module that hangs keeps nothing else from its work.
+// module that hangs keeps nothing else from its work, and is ended.
 func (l launches) LookAtTokens(ctx context.Context, file string) ([]operation.LookedToken, error) {
 	if l.d.launch == nil || l.d.whose.Launch != nil {
 		return nil, fault.Errorf(fault.Conflict, "the machine has a launch file: see its HSMs")
@@ -113,34 +114,32 @@ func (l launches) LookAtTokens(ctx context.Context, file string) ([]operation.Lo
 		return nil, err
 	}
 	if !l.d.looking.TryLock() {
-		return nil, fault.Errorf(fault.Conflict, "another trial of the HSM has not ended: try again in %s; if its module does not answer, restart the machine", lookTime)
+		return nil, fault.Errorf(fault.Conflict, "another trial of the HSM has not ended: try again in %s", lookTime)
 	}
+	defer l.d.looking.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	found := make(chan []operation.LookedToken, 1)
-	go func() { // it ends when the module does
-		defer l.d.looking.Unlock()
-		var list []operation.LookedToken
-		for _, member := range Tokens(c.HSM, hsm.Config{}) {
-			list = append(list, lookAt(member))
-		}
-		found <- list
-	}()
-	select {
-	case list := <-found:
-		return list, nil
-	case <-ctx.Done():
-		return nil, fault.Errorf(fault.Timeout, "the PKCS#11 module has not answered within %s: check the network between this machine and the HSM, and the name of the module; then restart the machine, as the module may hang on", lookTime)
+	members := Tokens(c.HSM, hsm.Config{Launcher: l.d.o.Modules})
+	list := make([]operation.LookedToken, len(members))
+	var all sync.WaitGroup
+	for i, m := range members {
+		all.Go(func() { list[i] = lookAt(ctx, m) })
 	}
+	all.Wait()
+	return list, nil
 }
 
 // lookAt looks for one token.
-func lookAt(m hsm.Config) operation.LookedToken {
+func lookAt(ctx context.Context, m hsm.Config) operation.LookedToken {
 	t := operation.LookedToken{Module: filepath.Base(m.Module), Selected: fmt.Sprintf("token %q", m.TokenLabel)}
 	if m.TokenLabel == "" {
 		t.Selected = fmt.Sprintf("the token with serial number %q", m.TokenSerial)
 	}
-	i, err := hsm.Look(m)
+	i, err := hsm.Look(ctx, m)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Wrong = fmt.Sprintf("the PKCS#11 module has not answered within %s: check the network between this machine and the HSM, and the name of the module", lookTime)
+		return t
+	}
 	if err != nil {
 		t.Wrong = strings.TrimPrefix(err.Error(), "hsm: ")
 		var said *hsm.Error

@@ -188,7 +188,7 @@ func (f *copyFlags) openHSM(cmd *cobra.Command, h config.HSM) (keyring.Tokens, e
 		return nil, cli.Unusable(err)
 	}
 	defer clear(pin)
-	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{PIN: pin, MasterKeyExists: true})...)
+	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{Launcher: modules(), PIN: pin, MasterKeyExists: true})...)
 	return token, err
 }
 

@@ -1,4 +1,4 @@
-package hsm
+package module
 
 /*
 #include <stdlib.h>

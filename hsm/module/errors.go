@@ -1,0 +1,92 @@
+package module
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+
+	"holdfast/hsm/wire"
+)
+
+// wrap gives an error of the binding its function and its CKR_ name; other errors pass with
+// the function's name.
+func wrap(function string, err error) error {
+	if err == nil {
+		return nil
+	}
+	p, ok := errors.AsType[pkcs11.Error](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", function, err)
+	}
+	name := p.Error()
+	if i := strings.LastIndex(name, ": "); i >= 0 && name[i+2:] != "" {
+		name = name[i+2:]
+	} else {
+		name = fmt.Sprintf("CKR_VENDOR_DEFINED 0x%X", uint(p))
+	}
+	return &wire.Error{Op: function, Name: name, Code: uint(p)}
+}
+
+func codeIn(err error, codes ...uint) bool {
+	if p, ok := errors.AsType[pkcs11.Error](err); ok {
+		return slices.Contains(codes, uint(p))
+	}
+	e, ok := errors.AsType[*wire.Error](err)
+	return ok && slices.Contains(codes, e.Code)
+}
+
+// answered says whether an error is a clear answer to what was asked.
+func answered(err error) bool {
+	for _, c := range []wire.Class{wire.NotFound, wire.Exists, wire.Ambiguous, wire.NotAuthentic, wire.NoDataObjects, wire.NotBegun} {
+		if errors.Is(err, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// sessionLost: the session is gone, and maybe more.
+func sessionLost(err error) bool {
+	return codeIn(err, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED)
+}
+
+// tokenLost: the token must be opened anew.
+func tokenLost(err error) bool {
+	return codeIn(err, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_TOKEN_NOT_RECOGNIZED,
+		pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR)
+}
+
+// noSession: the token has no session to give.
+func noSession(err error) bool { return codeIn(err, pkcs11.CKR_SESSION_COUNT) }
+
+// handleStale: the key object's handle is not valid any more.
+func handleStale(err error) bool {
+	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID)
+}
+
+// dataRefused: the token takes no such object, now or later.
+func dataRefused(err error) bool {
+	return codeIn(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_ACTION_PROHIBITED, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_TOKEN_WRITE_PROTECTED)
+}
+
+// pinRefused: another attempt with the same PIN can only do harm.
+func pinRefused(err error) bool {
+	return codeIn(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_INVALID,
+		pkcs11.CKR_PIN_LEN_RANGE, pkcs11.CKR_USER_PIN_NOT_INITIALIZED)
+}
+
+// unclear says whether a decryption's error can mean a wrong tag, or a failure of the token.
+func unclear(err error) bool {
+	return codeIn(err, pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID, pkcs11.CKR_SIGNATURE_INVALID,
+		pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED)
+}
+
+func ambiguous(label string, n int) error {
+	return fmt.Errorf("key %q: %w: %d key objects have that label; rename or destroy all but the right one", label, wire.Ambiguous, n)
+}
+
+func notFound(label string) error { return fmt.Errorf("key %q: %w", label, wire.NotFound) }

@@ -1,0 +1,29 @@
+package module
+
+import (
+	"os"
+	"time"
+
+	"holdfast/hsm/process"
+	"holdfast/hsm/wire"
+)
+
+// endGrace is how long the library may take to log out and finalize.
+const endGrace = 2 * time.Second
+
+// Main is what a module process does once it is confined: it takes the connections of the
+// process that has started it, which is of that user, and serves. It returns, or the process
+// ends, when the first connection has ended.
+func Main(user uint32) error {
+	l, err := process.Inherit(user)
+	if err != nil {
+		return err
+	}
+	first, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	process.EndWith(first, endGrace, func() { os.Exit(0) })
+	_ = Serve(first, func() (wire.Stream, error) { return l.Accept() }) // it ends when the other side has gone
+	return nil
+}

@@ -1,0 +1,359 @@
+package module
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"holdfast/hsm/wire"
+)
+
+// facts gives what the token says about itself.
+func facts(i pkcs11.TokenInfo) wire.Facts {
+	return wire.Facts{Label: i.Label, Manufacturer: i.ManufacturerID, Model: i.Model, Serial: i.SerialNumber,
+		Firmware: version(i.FirmwareVersion), Hardware: version(i.HardwareVersion), FreeSessions: available(i)}
+}
+
+func version(v pkcs11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+func (t *token) info(until time.Time) (f wire.Facts, err error) {
+	err = t.do(until, func(pkcs11.SessionHandle) error {
+		i, err := t.module.GetTokenInfo(t.slot)
+		if err != nil {
+			return wrap("C_GetTokenInfo", err)
+		}
+		f = facts(i)
+		return nil
+	})
+	return f, err
+}
+
+func (t *token) random(until time.Time, n int) (out []byte, err error) {
+	err = t.do(until, func(h pkcs11.SessionHandle) error {
+		err := erasing(n, func() (err error) {
+			out, err = t.module.GenerateRandom(h, n)
+			return err
+		})
+		if err == nil && len(out) != n {
+			return fmt.Errorf("C_GenerateRandom: %d bytes came back for %d", len(out), n)
+		}
+		return wrap("C_GenerateRandom", err)
+	})
+	return out, err
+}
+
+// wrapFormat is the first byte of a wrapped secret: IV of 12 bytes, ciphertext and tag of
+// 16 follow. wrapFormat16 is the same with an IV of 16 bytes, as some tokens make it.
+const (
+	wrapFormat   = 1
+	wrapFormat16 = 2
+)
+
+// wrapSecret encrypts a secret under the master key, by AES-GCM inside of the token, and
+// binds it to aad.
+func (t *token) wrapSecret(until time.Time, secret, aad []byte) ([]byte, error) {
+	s, err := t.encryptWith(until, t.settings.MasterKeyLabel, secret, aad)
+	if err != nil {
+		return nil, err
+	}
+	format := byte(wrapFormat)
+	if len(s.iv) == 16 {
+		format = wrapFormat16
+	}
+	return bytes.Join([][]byte{{format}, s.iv, s.ciphertext, s.tag}, nil), nil
+}
+
+// unwrapSecret decrypts what wrapSecret gave; [wire.NotAuthentic] if the blob, the aad or
+// the master key is another.
+func (t *token) unwrapSecret(until time.Time, blob, aad []byte) ([]byte, error) {
+	if len(blob) == 0 {
+		return nil, wire.NotAuthentic
+	}
+	n, ok := map[byte]int{wrapFormat: 12, wrapFormat16: 16}[blob[0]]
+	if !ok || len(blob) < 1+n+tagBytes {
+		return nil, wire.NotAuthentic
+	}
+	end := len(blob) - tagBytes
+	return t.decryptWith(until, t.settings.MasterKeyLabel, sealed{blob[1 : 1+n], blob[1+n : end], blob[end:]}, aad)
+}
+
+func (t *token) generateKey(until time.Time, label string) error {
+	return t.do(until, func(h pkcs11.SessionHandle) error {
+		if err := t.mustNotExist(h, label); err != nil {
+			return err
+		}
+		return t.generate(h, label)
+	})
+}
+
+func (t *token) importKey(until time.Time, label string, key []byte) error {
+	if len(key) != keyBytes {
+		return fmt.Errorf("key %q: %d bytes; an AES-256 key has %d", label, len(key), keyBytes)
+	}
+	return t.do(until, func(h pkcs11.SessionHandle) error {
+		if err := t.mustNotExist(h, label); err != nil {
+			return err
+		}
+		var object pkcs11.ObjectHandle
+		err := erasing(len(key), func() (err error) {
+			object, err = t.module.CreateObject(h, keyTemplate(label, key))
+			return err
+		})
+		if err != nil {
+			return wrap("C_CreateObject", err)
+		}
+		t.keep(label, object)
+		return nil
+	})
+}
+
+func (t *token) mustNotExist(h pkcs11.SessionHandle, label string) error {
+	found, err := t.objects(h, label)
+	if err == nil && len(found) > 0 {
+		return fmt.Errorf("key %q: %w", label, wire.Exists)
+	}
+	return err
+}
+
+func (t *token) destroyKey(until time.Time, label string) error {
+	return t.do(until, func(h pkcs11.SessionHandle) error {
+		t.forgetKey(label) // the handle must be of now
+		key, err := t.key(h, label)
+		if err != nil {
+			return err
+		}
+		t.forgetKey(label)
+		return wrap("C_DestroyObject", t.module.DestroyObject(h, key))
+	})
+}
+
+func (t *token) encryptWith(until time.Time, label string, plaintext, aad []byte) (out sealed, err error) {
+	err = t.do(until, func(h pkcs11.SessionHandle) error {
+		key, err := t.key(h, label)
+		if err != nil {
+			return err
+		}
+		out, err = t.encrypt(h, key, plaintext, aad)
+		return err
+	})
+	return out, err
+}
+
+// decryptWith is the reverse of encryptWith. That a ciphertext does not authenticate is
+// believed of a token that decrypts in the same session what is known to be good, and then
+// says the same again.
+func (t *token) decryptWith(until time.Time, label string, in sealed, aad []byte) (out []byte, err error) {
+	err = t.do(until, func(h pkcs11.SessionHandle) error {
+		key, err := t.key(h, label)
+		if err != nil {
+			return err
+		}
+		if out, err = t.decrypt(h, key, in, aad); !unclear(err) {
+			return err
+		}
+		t.mu.Lock()
+		known := t.known
+		t.mu.Unlock()
+		if err := t.decryptKnown(h, known); err != nil {
+			return err
+		}
+		if key, err = t.key(h, label); err != nil {
+			return err
+		}
+		if out, err = t.decrypt(h, key, in, aad); unclear(err) {
+			return wire.NotAuthentic
+		}
+		return err
+	})
+	return out, err
+}
+
+// Sizes of AES-GCM in bytes (SP 800-38D section 5.2.1).
+const (
+	ivBytes  = 12
+	tagBytes = 16
+)
+
+func (t *token) encrypt(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, plaintext, aad []byte) (sealed, error) {
+	iv := make([]byte, ivBytes)
+	if !t.settings.IVFromToken {
+		_, _ = rand.Read(iv) // never fails (crypto/rand)
+	}
+	params := pkcs11.NewGCMParams(iv, aad, tagBytes*8)
+	defer params.Free()
+	if err := t.module.EncryptInit(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
+		return sealed{}, wrap("C_EncryptInit", err)
+	}
+	out, err := t.module.Encrypt(h, plaintext)
+	if err != nil {
+		return sealed{}, wrap("C_Encrypt", err)
+	}
+	if t.settings.IVFromToken {
+		if iv = params.IV(); bytes.Equal(iv, make([]byte, len(iv))) {
+			return sealed{}, errors.New("C_Encrypt: the token was to make the IV and did not; set hsm.iv_from_token = false")
+		}
+	}
+	if len(out) != len(plaintext)+tagBytes {
+		return sealed{}, fmt.Errorf("C_Encrypt: %d bytes came back for %d and a tag of %d", len(out), len(plaintext), tagBytes)
+	}
+	n := len(plaintext)
+	return sealed{iv, out[:n:n], out[n:]}, nil
+}
+
+func (t *token) decrypt(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, in sealed, aad []byte) ([]byte, error) {
+	params := pkcs11.NewGCMParams(in.iv, aad, tagBytes*8)
+	defer params.Free()
+	if err := t.module.DecryptInit(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
+		return nil, wrap("C_DecryptInit", err)
+	}
+	var plaintext []byte
+	err := erasing(len(in.ciphertext), func() (err error) {
+		plaintext, err = t.module.Decrypt(h, slices.Concat(in.ciphertext, in.tag))
+		return err
+	})
+	if err != nil {
+		return nil, wrap("C_Decrypt", err)
+	}
+	if len(plaintext) != len(in.ciphertext) {
+		clear(plaintext)
+		return nil, fmt.Errorf("C_Decrypt: %d bytes came back for %d", len(plaintext), len(in.ciphertext))
+	}
+	return plaintext, nil
+}
+
+// application marks the data objects of Holdfast (CKA_APPLICATION).
+const application = "Holdfast"
+
+// The bounds of lists, and of the value of a data object in bytes.
+const (
+	maxDataObjects = 256
+	maxDataValue   = 4096
+	maxKeyLabels   = 10_000
+)
+
+// dataObject is a data object (CKO_DATA) of Holdfast.
+type dataObject struct {
+	label string
+	value []byte
+}
+
+// dataObjects gives those of Holdfast, ordered by label. One whose value is too long has
+// none here.
+func (t *token) dataObjects(until time.Time) (list []dataObject, err error) {
+	err = t.do(until, func(h pkcs11.SessionHandle) error {
+		list = nil
+		handles, err := t.findAll(h, maxDataObjects+1, dataTemplate())
+		if err != nil {
+			return err
+		}
+		if len(handles) > maxDataObjects {
+			return fmt.Errorf("the token has more than %d data objects of the application %q; remove those that are not Holdfast's", maxDataObjects, application)
+		}
+		for _, o := range handles {
+			label, err := t.attribute(h, o, pkcs11.CKA_LABEL)
+			if err != nil {
+				return err
+			}
+			value, err := t.attribute(h, o, pkcs11.CKA_VALUE)
+			if err != nil {
+				return err
+			}
+			if len(value) > maxDataValue {
+				value = nil
+			}
+			list = append(list, dataObject{string(label), value})
+		}
+		slices.SortFunc(list, func(a, b dataObject) int { return strings.Compare(a.label, b.label) })
+		return nil
+	})
+	return list, err
+}
+
+func dataTemplate(more ...*pkcs11.Attribute) []*pkcs11.Attribute {
+	return append([]*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_DATA),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_APPLICATION, application),
+	}, more...)
+}
+
+func (t *token) createData(until time.Time, o dataObject) error {
+	if len(o.value) > maxDataValue {
+		return fmt.Errorf("data object %q: %d bytes; at most %d are kept", o.label, len(o.value), maxDataValue)
+	}
+	return t.do(until, func(h pkcs11.SessionHandle) error {
+		found, err := t.findAll(h, 1, dataTemplate(pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label)))
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			return fmt.Errorf("data object %q: %w", o.label, wire.Exists)
+		}
+		_, err = t.module.CreateObject(h, dataTemplate(
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label),
+			pkcs11.NewAttribute(pkcs11.CKA_VALUE, o.value)))
+		if dataRefused(err) {
+			return fmt.Errorf("data object %q: %w: %w", o.label, wire.NoDataObjects, wrap("C_CreateObject", err))
+		}
+		return wrap("C_CreateObject", err)
+	})
+}
+
+// destroyData removes those of that label and value: a value that is another stays.
+func (t *token) destroyData(until time.Time, o dataObject) error {
+	return t.do(until, func(h pkcs11.SessionHandle) error {
+		found, err := t.findAll(h, maxDataObjects, dataTemplate(pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label)))
+		if err != nil {
+			return err
+		}
+		destroyed := false
+		for _, object := range found {
+			value, err := t.attribute(h, object, pkcs11.CKA_VALUE)
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(value, o.value) {
+				continue
+			}
+			if err := t.module.DestroyObject(h, object); err != nil {
+				return wrap("C_DestroyObject", err)
+			}
+			destroyed = true
+		}
+		if !destroyed {
+			return fmt.Errorf("data object %q: %w", o.label, wire.NotFound)
+		}
+		return nil
+	})
+}
+
+// keyLabels gives the labels of secret keys, sorted, of the first maxKeyLabels that the
+// token names. Those of the master key and the probe key are left out.
+func (t *token) keyLabels(until time.Time) (labels []string, err error) {
+	err = t.do(until, func(h pkcs11.SessionHandle) error {
+		labels = nil
+		handles, err := t.findAll(h, maxKeyLabels, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY)})
+		if err != nil {
+			return err
+		}
+		for _, o := range handles {
+			label, err := t.attribute(h, o, pkcs11.CKA_LABEL)
+			if err != nil {
+				return err
+			}
+			if name := string(label); name != t.settings.MasterKeyLabel && name != t.settings.ProbeKeyLabel {
+				labels = append(labels, name)
+			}
+		}
+		slices.Sort(labels)
+		return nil
+	})
+	return labels, err
+}

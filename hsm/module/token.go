@@ -1,0 +1,438 @@
+package module
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+
+	"holdfast/hsm/wire"
+)
+
+// token is a token that is logged in, until the process ends.
+type token struct {
+	settings wire.Settings
+	module   *pkcs11.Ctx
+	slot     uint
+	sessions sessions
+
+	mu      sync.Mutex
+	handles map[string]pkcs11.ObjectHandle // key objects by label
+	// known is a ciphertext of the master key that is known to be good; empty until Prepare.
+	known sealed
+	lost  error // why nothing works any more
+}
+
+// sealed is a ciphertext with all that its decryption needs.
+type sealed struct{ iv, ciphertext, tag []byte }
+
+// load loads the library and finds the token.
+func load(s wire.Settings) (*token, pkcs11.TokenInfo, error) {
+	m := pkcs11.New(s.Module)
+	if m == nil {
+		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: %s cannot be loaded as a PKCS#11 module: %w; check the path, and that the vendor's software is installed", s.Module, wire.NotFound)
+	}
+	t := &token{settings: s, module: m, handles: map[string]pkcs11.ObjectHandle{}}
+	if err := m.Initialize(); err != nil {
+		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: %s: %w", s.Module, wrap("C_Initialize", err))
+	}
+	info, err := t.find()
+	return t, info, err
+}
+
+// find finds the token, alone of its name. Other slots are not its matter, unless it is not
+// found: then their trouble may be why.
+func (t *token) find() (info pkcs11.TokenInfo, err error) {
+	s := t.settings
+	slots, err := t.module.GetSlotList(true)
+	if err != nil {
+		return info, fmt.Errorf("hsm: %s: %w", s.Module, wrap("C_GetSlotList", err))
+	}
+	found := 0
+	var others []error
+	for _, slot := range slots {
+		i, err := t.module.GetTokenInfo(slot)
+		if err != nil {
+			others = append(others, fmt.Errorf("slot %d: %w", slot, wrap("C_GetTokenInfo", err)))
+			continue
+		}
+		if (s.TokenLabel != "" && i.Label == s.TokenLabel) || (s.TokenSerial != "" && i.SerialNumber == s.TokenSerial) {
+			found++
+			t.slot, info = slot, i
+		}
+	}
+	switch {
+	case found == 0 && len(others) > 0:
+		return info, fmt.Errorf("%s: %w; check its name, and that the HSM is connected; %w", s.Name(), wire.NotFound, errors.Join(others...))
+	case found == 0:
+		return info, fmt.Errorf("%s: %w; check its name, and that the HSM is connected", s.Name(), wire.NotFound)
+	case found > 1:
+		return info, fmt.Errorf("%s: %w: %d tokens have that name; select one with hsm.token_serial", s.Name(), wire.Ambiguous, found)
+	}
+	return info, nil
+}
+
+// mayLogIn says why the PIN is not to be tried.
+func (t *token) mayLogIn(info pkcs11.TokenInfo) error {
+	name := t.settings.Name()
+	switch {
+	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+		return fmt.Errorf("%s: %w: it is locked; the HSM's security officer can unlock it", name, wire.PINRefused)
+	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+		return fmt.Errorf("%s: %w: the HSM would lock after one more wrong PIN, so it is not tried; log in with the vendor's tool once", name, wire.PINRefused)
+	case info.Flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0 && t.settings.Unanswered:
+		return fmt.Errorf("%s: %w: the last attempt had no answer, and the HSM says that a wrong PIN was tried since the last login; log in with the vendor's tool once", name, wire.PINRefused)
+	}
+	return nil
+}
+
+// open finds the token and logs in, once. It calls before when it is about to.
+func open(s wire.Settings, pin []byte, before func() error) (*token, wire.Opened, error) {
+	t, info, err := load(s)
+	if err == nil {
+		err = t.mayLogIn(info)
+	}
+	if err != nil {
+		return nil, wire.Opened{}, err
+	}
+	most := max(s.MaxSessions, 1)
+	if free := available(info); free == 0 {
+		return nil, wire.Opened{}, fmt.Errorf("%s: it allows %d sessions, and all are in use: one must be free; end other users of the token, or allow more in the HSM", s.Name(), min(info.MaxRwSessionCount, info.MaxSessionCount))
+	} else if free > 0 {
+		most = min(most, free)
+	}
+	t.sessions = sessions{module: t.module, slot: t.slot, limit: most, most: most, back: make(chan struct{}, 1)}
+	if err := before(); err != nil {
+		return nil, wire.Opened{}, err
+	}
+	if err := t.logIn(pin); err != nil {
+		return nil, wire.Opened{}, err
+	}
+	o := wire.Opened{Sessions: most}
+	err = t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) error {
+		found, err := t.objects(h, s.MasterKeyLabel)
+		o.MasterKey = len(found) > 0
+		return err
+	})
+	return t, o, err
+}
+
+func (t *token) logIn(pin []byte) error {
+	h, err := t.sessions.take(time.Now())
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.settings.Name(), err)
+	}
+	defer t.sessions.put(h)
+	err = erasing(len(pin)+1, func() error { return t.module.Login(h, pkcs11.CKU_USER, text(pin)) })
+	switch {
+	case err == nil || codeIn(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
+		return nil
+	case pinRefused(err):
+		return fmt.Errorf("%s: %w: %w; it is not tried again", t.settings.Name(), wire.PINRefused, wrap("C_Login", err))
+	}
+	return fmt.Errorf("%s: %w", t.settings.Name(), wrap("C_Login", err))
+}
+
+// text gives the same bytes as a string, not a copy of them.
+func text(secret []byte) string { return unsafe.String(unsafe.SliceData(secret), len(secret)) }
+
+// prepare finds the master key and the probe key, or makes them, and gives the ciphertext
+// that is known to be good from here on. known, unless it is empty, is that of a process
+// before.
+func (t *token) prepare(p wire.Preparation, known sealed) (sealed, error) {
+	err := t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) error {
+		if err := t.prepareKey(h, t.settings.MasterKeyLabel, p.MakeMasterKey); err != nil {
+			return fmt.Errorf("master %w", err)
+		}
+		if err := t.prepareKey(h, t.settings.ProbeKeyLabel, true); err != nil {
+			return fmt.Errorf("probe %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return sealed{}, err
+	}
+	err = t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) (err error) {
+		key, err := t.key(h, t.settings.MasterKeyLabel)
+		if err != nil {
+			return err
+		}
+		fresh, err := t.encrypt(h, key, knownText, nil)
+		if err != nil {
+			return err
+		}
+		if err := t.decryptKnown(h, fresh); err != nil {
+			return err
+		}
+		if known.tag == nil {
+			known = fresh
+			return nil
+		}
+		if err := t.decryptKnown(h, known); unclear(err) { // the token works
+			return fmt.Errorf("the master key %q is not the one there was before: %w: %w", t.settings.MasterKeyLabel, wire.NotAuthentic, err)
+		} else if err != nil {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return sealed{}, err
+	}
+	t.mu.Lock()
+	t.known = known
+	t.mu.Unlock()
+	return known, nil
+}
+
+// knownText is what the ciphertext that is known to be good has in it.
+var knownText = []byte("holdfast")
+
+// prepareKey finds the key of that label, or may make it.
+func (t *token) prepareKey(h pkcs11.SessionHandle, label string, make bool) error {
+	found, err := t.objects(h, label)
+	switch {
+	case err != nil:
+		return err
+	case len(found) > 1:
+		return ambiguous(label, len(found))
+	case len(found) == 1:
+		return t.checkAttributes(h, label, found[0])
+	case !make:
+		return fmt.Errorf("%w; is this the right token, and is it restored completely?", notFound(label))
+	}
+	return t.generate(h, label)
+}
+
+// keyTemplate is what each key has. A key of value nil is made by the token.
+func keyTemplate(label string, value []byte) []*pkcs11.Attribute {
+	template := []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true),
+		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+	}
+	if value == nil {
+		return append(template, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, keyBytes))
+	}
+	return append(template, pkcs11.NewAttribute(pkcs11.CKA_VALUE, value))
+}
+
+// keyBytes is the length of each key.
+const keyBytes = 32
+
+// generate makes an AES-256 key that stays in the token.
+func (t *token) generate(h pkcs11.SessionHandle, label string) error {
+	key, err := t.module.GenerateKey(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, keyTemplate(label, nil))
+	if err != nil {
+		return wrap("C_GenerateKey", err)
+	}
+	t.keep(label, key)
+	return nil
+}
+
+// checkAttributes refuses a key that does not protect what depends on it.
+func (t *token) checkAttributes(h pkcs11.SessionHandle, label string, key pkcs11.ObjectHandle) error {
+	need := []struct {
+		attribute uint
+		name      string
+		want      any
+	}{
+		{pkcs11.CKA_KEY_TYPE, "CKA_KEY_TYPE CKK_AES", uint(pkcs11.CKK_AES)},
+		{pkcs11.CKA_VALUE_LEN, "CKA_VALUE_LEN 32", uint(keyBytes)},
+		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE true", true},
+		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE false", false},
+		{pkcs11.CKA_ENCRYPT, "CKA_ENCRYPT true", true},
+		{pkcs11.CKA_DECRYPT, "CKA_DECRYPT true", true},
+	}
+	for _, n := range need {
+		got, err := t.attribute(h, key, n.attribute)
+		if err != nil {
+			return fmt.Errorf("key %q: %w", label, err)
+		}
+		if !bytes.Equal(got, pkcs11.NewAttribute(n.attribute, n.want).Value) {
+			return fmt.Errorf("key %q: it must have %s and does not; destroy it if nothing depends on it, or choose another label", label, n.name)
+		}
+	}
+	return nil
+}
+
+// do runs an operation in a session, once more if only the session or a key's handle was
+// stale. If the token fails also at what is known to be good, it is lost. A session in
+// which anything failed is not used again: an operation may still be active in it.
+func (t *token) do(until time.Time, operation func(pkcs11.SessionHandle) error) error {
+	if err := t.isLost(); err != nil {
+		return err
+	}
+	err := t.once(until, operation)
+	if sessionLost(err) || handleStale(err) {
+		t.forget(err)
+		err = t.once(until, operation)
+	}
+	switch {
+	case err == nil, answered(err) && !errors.Is(err, wire.NotFound):
+		return err
+	case tokenLost(err), sessionLost(err):
+		return t.lose(err)
+	}
+	// Also what is not found: a token that has lost the login shows no key object.
+	if failed := t.tryKnown(until); failed != nil && !errors.Is(failed, wire.NotBegun) {
+		if errors.Is(err, wire.NotFound) {
+			err = failed
+		}
+		return t.lose(err)
+	}
+	return err
+}
+
+func (t *token) once(until time.Time, operation func(pkcs11.SessionHandle) error) error {
+	h, err := t.sessions.take(until)
+	if err != nil {
+		return err
+	}
+	if err = operation(h); err != nil && !answered(err) {
+		t.sessions.drop(h)
+		return err
+	}
+	t.sessions.put(h)
+	return err
+}
+
+// lose says from here on that the token is lost.
+func (t *token) lose(why error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost = fmt.Errorf("%w: %w", wire.Lost, why)
+	return t.lost
+}
+
+func (t *token) isLost() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost
+}
+
+// forget drops what may be as stale as what caused err.
+func (t *token) forget(err error) {
+	if !handleStale(err) {
+		t.sessions.dropFree()
+		return
+	}
+	t.mu.Lock()
+	clear(t.handles)
+	t.mu.Unlock()
+}
+
+// tryKnown has the token decrypt what is known to be good; nil if it does, or if there is
+// nothing yet.
+func (t *token) tryKnown(until time.Time) error {
+	t.mu.Lock()
+	known := t.known
+	t.mu.Unlock()
+	if known.tag == nil {
+		return nil
+	}
+	return t.once(until, func(h pkcs11.SessionHandle) error {
+		if i, err := t.module.GetSessionInfo(h); err != nil {
+			return wrap("C_GetSessionInfo", err)
+		} else if i.State != pkcs11.CKS_RW_USER_FUNCTIONS {
+			return errors.New("it has lost the login")
+		}
+		return t.decryptKnown(h, known)
+	})
+}
+
+func (t *token) decryptKnown(h pkcs11.SessionHandle, known sealed) error {
+	t.forgetKey(t.settings.MasterKeyLabel) // the handle must be of now
+	key, err := t.key(h, t.settings.MasterKeyLabel)
+	if err != nil {
+		return err
+	}
+	got, err := t.decrypt(h, key, known, nil)
+	if err == nil && !bytes.Equal(got, knownText) {
+		err = errors.New("C_Decrypt: what is known to be good comes back as something else")
+	}
+	clear(got)
+	return err
+}
+
+// key gives the handle of the key object of that label.
+func (t *token) key(h pkcs11.SessionHandle, label string) (pkcs11.ObjectHandle, error) {
+	t.mu.Lock()
+	key, ok := t.handles[label]
+	t.mu.Unlock()
+	if ok {
+		return key, nil
+	}
+	found, err := t.objects(h, label)
+	if err != nil {
+		return 0, err
+	}
+	switch len(found) {
+	case 0:
+		return 0, notFound(label)
+	case 1:
+		t.keep(label, found[0])
+		return found[0], nil
+	}
+	return 0, ambiguous(label, len(found))
+}
+
+func (t *token) keep(label string, key pkcs11.ObjectHandle) {
+	t.mu.Lock()
+	t.handles[label] = key
+	t.mu.Unlock()
+}
+
+func (t *token) forgetKey(label string) {
+	t.mu.Lock()
+	delete(t.handles, label)
+	t.mu.Unlock()
+}
+
+// objects gives up to two key objects of that label.
+func (t *token) objects(h pkcs11.SessionHandle, label string) ([]pkcs11.ObjectHandle, error) {
+	return t.findAll(h, 2, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+	})
+}
+
+// findAll gives up to limit objects that fit the template, however few come in one call.
+func (t *token) findAll(h pkcs11.SessionHandle, limit int, template []*pkcs11.Attribute) (all []pkcs11.ObjectHandle, err error) {
+	if err := t.module.FindObjectsInit(h, template); err != nil {
+		return nil, wrap("C_FindObjectsInit", err)
+	}
+	for len(all) < limit {
+		found, _, err := t.module.FindObjects(h, min(limit-len(all), 100))
+		if err != nil {
+			return nil, wrap("C_FindObjects", err)
+		}
+		if len(found) == 0 {
+			break
+		}
+		all = append(all, found...)
+	}
+	return all, wrap("C_FindObjectsFinal", t.module.FindObjectsFinal(h))
+}
+
+// attribute gives an attribute of an object.
+func (t *token) attribute(h pkcs11.SessionHandle, object pkcs11.ObjectHandle, kind uint) ([]byte, error) {
+	got, err := t.module.GetAttributeValue(h, object, []*pkcs11.Attribute{pkcs11.NewAttribute(kind, nil)})
+	if err != nil {
+		return nil, wrap("C_GetAttributeValue", err)
+	}
+	if len(got) != 1 {
+		return nil, fmt.Errorf("C_GetAttributeValue: %d attributes came back for one", len(got))
+	}
+	return got[0].Value, nil
+}

@@ -1,0 +1,195 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Op says what a request asks for. Behind each are its fields, and those of the answer.
+type Op byte
+
+// The operations.
+const (
+	// Look finds the token, without a PIN: [Settings]; [Facts].
+	Look Op = iota + 1
+	// Open finds the token and logs in, once: [Settings], PIN; [Opened].
+	Open
+	// Prepare finds the master key and the probe key, or makes them: [Preparation], and
+	// what an earlier Prepare gave, or nothing; a ciphertext of the master key that every
+	// later process must decrypt.
+	Prepare
+	// Info asks for the token's facts: nothing; [Facts].
+	Info
+	// Random asks for random bytes: their number (4 bytes); the bytes.
+	Random
+	// Encrypt encrypts by AES-GCM: label, plaintext, AAD; IV, ciphertext, tag.
+	Encrypt
+	// Decrypt is the reverse: label, IV, ciphertext, tag, AAD; plaintext.
+	Decrypt
+	// Wrap encrypts a secret under the master key: secret, AAD; blob.
+	Wrap
+	// Unwrap is the reverse: blob, AAD; secret.
+	Unwrap
+	// Generate makes an AES-256 key: label; nothing.
+	Generate
+	// Import puts an AES-256 key into the token: label, key; nothing.
+	Import
+	// Destroy destroys a key: label; nothing.
+	Destroy
+	// Labels lists the labels of secret keys: nothing; the labels, in several messages.
+	Labels
+	// DataObjects lists the data objects of Holdfast: nothing; label, value and so on, in
+	// several messages.
+	DataObjects
+	// CreateData makes a data object: label, value; nothing.
+	CreateData
+	// DestroyData removes those of that label and value: label, value; nothing.
+	DestroyData
+	ops // how many there are, and one
+)
+
+var names = [...]string{Look: "Look", Open: "Open", Prepare: "Prepare", Info: "Info", Random: "Random", Encrypt: "Encrypt", Decrypt: "Decrypt",
+	Wrap: "Wrap", Unwrap: "Unwrap", Generate: "Generate", Import: "Import", Destroy: "Destroy", Labels: "Labels", DataObjects: "DataObjects",
+	CreateData: "CreateData", DestroyData: "DestroyData"}
+
+func (o Op) String() string {
+	if o > 0 && o < ops {
+		return names[o]
+	}
+	return fmt.Sprintf("operation %d", byte(o))
+}
+
+// Answer says what an answer is.
+type Answer byte
+
+// The kinds of answers.
+const (
+	// Completed: the operation is done. Its fields follow.
+	Completed Answer = iota + 1
+	// More: a part of a list; another message follows.
+	More
+	// Failed: it is not done. The field is an error.
+	Failed
+)
+
+// Settings say which token it is.
+type Settings struct {
+	// Module is the path of the vendor's PKCS#11 library.
+	Module string `json:"module"`
+	// TokenLabel or TokenSerial selects the token.
+	TokenLabel  string `json:"token_label,omitempty"`
+	TokenSerial string `json:"token_serial,omitempty"`
+	// MasterKeyLabel and ProbeKeyLabel are the labels of Holdfast's own keys.
+	MasterKeyLabel string `json:"master_key_label"`
+	ProbeKeyLabel  string `json:"probe_key_label"`
+	// MaxSessions bounds the sessions.
+	MaxSessions int `json:"max_sessions"`
+	// IVFromToken is for tokens that insist on making the IV of AES-GCM.
+	IVFromToken bool `json:"iv_from_token,omitempty"`
+	// Unanswered says that the last attempt to log in had no answer: it may have counted.
+	Unanswered bool `json:"unanswered,omitempty"`
+}
+
+// Name says which token is meant, for errors.
+func (s Settings) Name() string {
+	if s.TokenLabel != "" {
+		return fmt.Sprintf("token %q of %s", s.TokenLabel, s.Module)
+	}
+	return fmt.Sprintf("token with serial number %q of %s", s.TokenSerial, s.Module)
+}
+
+// Opened is what is known once the token is logged in.
+type Opened struct {
+	// Sessions is how many operations it does at once.
+	Sessions int `json:"sessions"`
+	// MasterKey says that the token has a key of the master key's label.
+	MasterKey bool `json:"master_key"`
+}
+
+// Preparation says what may be made.
+type Preparation struct {
+	// MakeMasterKey says that the master key may be made if there is none.
+	MakeMasterKey bool `json:"make_master_key"`
+}
+
+// Facts are what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
+type Facts struct {
+	Label        string `json:"label"`
+	Manufacturer string `json:"manufacturer"`
+	Model        string `json:"model"`
+	Serial       string `json:"serial"`
+	Firmware     string `json:"firmware"`
+	Hardware     string `json:"hardware"`
+	// FreeSessions is how many more sessions the token allows; -1 if it sets no limit or
+	// does not say.
+	FreeSessions int `json:"free_sessions"`
+}
+
+// JSON gives a field of text that is no secret.
+func JSON(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil { // only types of this package come here
+		panic(err)
+	}
+	return text
+}
+
+// Read reads such a field.
+func Read[T any](field []byte) (v T, err error) {
+	if err := json.Unmarshal(field, &v); err != nil {
+		return v, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	return v, nil
+}
+
+// Ask sends a request and gives the fields of the answer to use, once for each message of
+// it. The fields are cleared when use returns. The error is the other side's, of use, or of
+// the connection.
+func (c *Conn) Ask(m Message, use func(fields [][]byte) error) error {
+	if err := c.Send(m); err != nil {
+		return &Broken{err}
+	}
+	return c.Await(use)
+}
+
+// Broken is a failure of the connection, and not of what was asked.
+type Broken struct{ Err error }
+
+func (b *Broken) Error() string { return b.Err.Error() }
+
+// Unwrap gives the cause.
+func (b *Broken) Unwrap() error { return b.Err }
+
+// Await receives the answer to what was sent, as [Conn.Ask] does. After a [Broken] by the
+// deadline it can be called again.
+func (c *Conn) Await(use func(fields [][]byte) error) error {
+	for {
+		m, err := c.Receive()
+		if err != nil {
+			return &Broken{err}
+		}
+		switch Answer(m.Kind) {
+		case Completed, More:
+			err = use(m.Fields)
+		case Failed:
+			err = failureOf(m)
+		default:
+			err = &Broken{errFrame}
+		}
+		c.Done()
+		switch {
+		case Answer(m.Kind) != More:
+			return err
+		case err != nil: // what else is to come would be taken for another answer
+			return &Broken{err}
+		}
+	}
+}
+
+// Answer sends an answer: the fields, or the error.
+func (c *Conn) Answer(kind Answer, fields [][]byte, err error) error {
+	if err != nil {
+		return c.Send(failed(err))
+	}
+	return c.Send(Message{Kind: byte(kind), Fields: fields})
+}
