@@ -173,6 +173,21 @@ type Member struct {
 	Process Process `toml:"process"`
 }
 
+// Tokens are all that are named, the first one first, each with its module and process.
+func (h HSM) Tokens() []Member {
+	all := []Member{{h.Module, h.TokenLabel, h.TokenSerial, h.Process}}
+	for _, m := range h.Members {
+		if m.Module == "" {
+			m.Module = h.Module
+		}
+		if reflect.ValueOf(m.Process).IsZero() {
+			m.Process = h.Process
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
 // Attestation says how the machine proves what it is, and to what.
 type Attestation struct {
 	// Policy is the file of the signed appraisal policy, PolicyKey that of the
@@ -635,8 +650,8 @@ func (ck *checker) refuses(s statement, part *Config) bool {
 		return false
 	}
 	keys := []string{s.key}
-	for key, value := range leaves(reflect.ValueOf(part).Elem(), "") {
-		if !value.IsZero() && key != s.key {
+	for _, key := range set(reflect.ValueOf(part).Elem(), "") {
+		if key != s.key {
 			keys = append(keys, key)
 		}
 	}
@@ -648,6 +663,22 @@ func (ck *checker) refuses(s statement, part *Config) bool {
 		}
 	}
 	return refused
+}
+
+// set gives the keys that have a value, also in lists of tables.
+func set(v reflect.Value, table string) (keys []string) {
+	for key, value := range leaves(v, table) {
+		switch {
+		case value.IsZero():
+		case value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct:
+			for i := range value.Len() {
+				keys = append(keys, set(value.Index(i), key+".")...)
+			}
+		default:
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // split takes the document apart and notes the line of each key.

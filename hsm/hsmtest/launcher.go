@@ -13,7 +13,7 @@ const moduleArgument = "holdfast-module-process"
 
 func init() {
 	if len(os.Args) == 2 && os.Args[1] == moduleArgument {
-		if err := module.Main(uint32(os.Getuid())); err != nil {
+		if err := module.Main(uint32(os.Getuid()), ""); err != nil {
 			panic(err)
 		}
 		os.Exit(0)

@@ -12,9 +12,9 @@ import (
 
 // Serve answers on the first connection until it ends: the process ends then. On it come
 // [wire.Look], or [wire.Open] and [wire.Prepare], before anything comes on another. It
-// answers on those that accept gives as well, until that fails. The error is why it ends.
-func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
-	s := &server{}
+// answers on those that accept gives as well, until that fails. Confined says how the process is. The error is why it ends.
+func Serve(confined string, first wire.Stream, accept func() (wire.Stream, error)) error {
+	s := &server{confined: confined}
 	go func() {
 		for {
 			stream, err := accept()
@@ -39,6 +39,8 @@ func (t *token) close() {
 
 // server is the token once it is open.
 type server struct {
+	confined string
+
 	mu    sync.Mutex
 	token *token
 }

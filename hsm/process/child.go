@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -191,16 +193,29 @@ func Environment(all []string, names ...string) (passed []string) {
 	return passed
 }
 
-func wanted(name string, more []string) bool {
-	for _, names := range [][]string{programsVariables, vendorsVariables, more} {
-		for _, n := range names {
-			prefix, begins := strings.CutSuffix(n, "*")
-			if n == name || begins && strings.HasPrefix(name, prefix) {
-				return true
-			}
+// Named gives the files and folders that the vendors' variables, and those of the names given, name.
+func Named(all []string, names ...string) (paths []string) {
+	for _, v := range all {
+		name, value, _ := strings.Cut(v, "=")
+		if !filepath.IsAbs(value) || !among(name, vendorsVariables) && !among(name, names) {
+			continue
+		}
+		if _, err := os.Stat(value); err == nil {
+			paths = append(paths, value)
 		}
 	}
-	return false
+	return paths
+}
+
+func wanted(name string, more []string) bool {
+	return among(name, programsVariables) || among(name, vendorsVariables) || among(name, more)
+}
+
+func among(name string, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		prefix, begins := strings.CutSuffix(n, "*")
+		return n == name || begins && strings.HasPrefix(name, prefix)
+	})
 }
 
 var programsVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "LANG", "LC_*", "LD_LIBRARY_PATH", "OPENSSL_CONF", "SSL_CERT_FILE", "SSL_CERT_DIR"}

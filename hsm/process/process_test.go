@@ -411,6 +411,9 @@ func TestEnvironment(t *testing.T) {
 	if got := process.Environment(all, "MINE", "OURS_*"); !slices.Equal(got, all[:9]) {
 		t.Errorf("%q", got)
 	}
+	if got := process.Named([]string{"SOFTHSM2_CONF=/etc/passwd", "CS_PKCS11_R3_CFG=/gone", "NFAST_X=etc", "HOME=/root", "MINE=/etc"}, "MINE"); !slices.Equal(got, []string{"/etc/passwd", "/etc"}) {
+		t.Errorf("%q", got)
+	}
 	p := start(t, process.Child{Program: "/bin/sh", Arguments: []string{"-c", "env | cut -d= -f1 | sort | tr '\\n' ' ' >&2; echo >&2"}}, 1)
 	select {
 	case <-p.Done():

@@ -25,7 +25,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{Launcher: d.o.Modules, PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, d.o.Modules, hsm.Config{PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
 	if err != nil {
 		return err
 	}
@@ -42,17 +42,14 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	return nil
 }
 
-// Tokens are those that the configuration names, each with what they have in common.
-func Tokens(h config.HSM, all hsm.Config) []hsm.Config {
-	all.Module, all.TokenLabel, all.TokenSerial = h.Module, h.TokenLabel, h.TokenSerial
+// Tokens are those that the configuration names, each with what they have in common and what starts
+// its module processes.
+func Tokens(h config.HSM, modules func(config.Member) hsm.Launcher, all hsm.Config) (configs []hsm.Config) {
 	all.MasterKeyLabel, all.MaxSessions, all.IVFromToken = h.MasterKeyLabel, h.MaxSessions, h.IVFromToken
-	configs := []hsm.Config{all}
-	for _, m := range h.Members {
+	for _, m := range h.Tokens() {
 		c := all
-		c.TokenLabel, c.TokenSerial = m.TokenLabel, m.TokenSerial
-		if m.Module != "" {
-			c.Module = m.Module
-		}
+		c.Module, c.TokenLabel, c.TokenSerial = m.Module, m.TokenLabel, m.TokenSerial
+		c.Launcher = modules(m)
 		configs = append(configs, c)
 	}
 	return configs

@@ -12,6 +12,7 @@ import (
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/logging"
+	"holdfast/cmd/internal/modules"
 )
 
 func serveCommand(a *cli.Admin) *cobra.Command {
@@ -43,7 +44,7 @@ func serveCommand(a *cli.Admin) *cobra.Command {
 		}
 		log := logging.New(cfg.Log, cmd.ErrOrStderr(), cmd.OutOrStdout())
 		defer log.Close()
-		return daemon.Run(cmd.Context(), daemon.Options{Modules: modules(), Config: cfg, Log: log.Logger, Requests: log.Requests, LogDropped: log.Dropped, Setup: func(code, file, url string) {
+		return daemon.Run(cmd.Context(), daemon.Options{Modules: modules.For(modules.Secrets(cfg)...), Config: cfg, Log: log.Logger, Requests: log.Requests, LogDropped: log.Dropped, Setup: func(code, file, url string) {
 			fmt.Fprintln(cmd.ErrOrStderr(), welcome(code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address)))
 		}})
 	})

@@ -26,6 +26,7 @@ import (
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/modules"
 	"holdfast/hsm"
 )
 
@@ -94,7 +95,7 @@ func (f *copyFlags) verify(cmd *cobra.Command, path string) (_ *appliance.CopyRe
 	}
 	o := appliance.CopyOptions{}
 	if !f.withoutHSM {
-		token, err := f.openHSM(cmd, cfg.HSM)
+		token, err := f.openHSM(cmd, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -176,7 +177,7 @@ func isFolder(path string) bool {
 }
 
 // openHSM opens the tokens that the configuration names, in which it makes no master key.
-func (f *copyFlags) openHSM(cmd *cobra.Command, h config.HSM) (keyring.Tokens, error) {
+func (f *copyFlags) openHSM(cmd *cobra.Command, cfg *config.Config) (keyring.Tokens, error) {
 	var pin []byte
 	var err error
 	if f.pinFile != "" {
@@ -188,7 +189,7 @@ func (f *copyFlags) openHSM(cmd *cobra.Command, h config.HSM) (keyring.Tokens, e
 		return nil, cli.Unusable(err)
 	}
 	defer clear(pin)
-	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{Launcher: modules(), PIN: pin, MasterKeyExists: true})...)
+	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(cfg.HSM, modules.For(modules.Secrets(cfg)...), hsm.Config{PIN: pin, MasterKeyExists: true})...)
 	return token, err
 }
 

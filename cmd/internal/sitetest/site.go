@@ -112,6 +112,8 @@ dir = %q
 %s[hsm]
 module = %q
 token_label = %q
+[hsm.process]
+write = [%q] # the tokens
 [attestation]
 policy = %q
 policy_key = %q
@@ -129,7 +131,7 @@ address = "127.0.0.1:0"
 certificate = %q
 key = %q
 request_timeout = "20s" # the race detector and a busy machine are slow
-%s`, filepath.Join(s.Dir, "state"), lines(o.State), module, TokenLabel, files.Attestation.Policy, files.Attestation.PolicyKey, s.TPM(), s.EventLog(),
+%s`, filepath.Join(s.Dir, "state"), lines(o.State), module, TokenLabel, filepath.Dir(s.SoftHSM), files.Attestation.Policy, files.Attestation.PolicyKey, s.TPM(), s.EventLog(),
 		files.Release.Authorizations, files.Release.SealKey, s.SealedPIN(), s.Socket, s.CA, filepath.Join(s.Dir, "server-key.pem"), lines(o.XKS)+section("fleet", o.Fleet))
 }
 
