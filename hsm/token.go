@@ -28,6 +28,8 @@ type Token struct {
 	// known is a ciphertext of the master key, made when the token was opened first:
 	// after it is opened anew, the master key must be the same.
 	known [][]byte
+	// starts is how many processes there have been in which the token was open.
+	starts int
 	// unanswered says that the last attempt to log in had no answer.
 	unanswered bool
 }
@@ -150,11 +152,12 @@ func clones(fields [][]byte) [][]byte {
 // use has operations go to the process from here on. t.mu is held.
 func (t *Token) use(p *running) {
 	t.process, t.why = p, nil
+	t.starts++
 	t.background.Go(func() {
 		select {
 		case <-t.stop:
 		case <-p.Done():
-			t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+			t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
 		}
 	})
 }
@@ -172,12 +175,13 @@ func (t *Token) Close() error {
 	close(t.stop)
 	t.mu.Unlock()
 	t.background.Wait()
-	clear(t.cfg.PIN)
 	if p == nil {
+		clear(t.cfg.PIN)
 		return nil
 	}
 	p.end(ErrClosed)
 	p.underWay.Wait()
+	clear(t.cfg.PIN) // which operations took out of what the process said
 	p.close()
 	p.release()
 	return nil
@@ -209,6 +213,7 @@ func (t *Token) lose(p *running, why error) error {
 	}
 	t.process, t.why = nil, lost
 	t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "error", why)
+	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), why) })
 	t.background.Go(func() { t.reopen() })
 	t.background.Go(p.release)
 	return lost
@@ -279,7 +284,7 @@ func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) er
 		select {
 		case c = <-p.free:
 		case <-p.Done():
-			return t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+			return t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
 		case <-ctx.Done():
 			return fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 		}

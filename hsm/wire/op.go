@@ -123,6 +123,20 @@ type Facts struct {
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no limit or
 	// does not say.
 	FreeSessions int `json:"free_sessions"`
+	// Process is about the module's process.
+	Process Process `json:"process"`
+}
+
+// Process is what is known of a module process.
+type Process struct {
+	// PID is its process ID.
+	PID int `json:"pid"`
+	// MemoryBytes is how much memory it has, in bytes; 0 if that cannot be read.
+	MemoryBytes int64 `json:"memory_bytes"`
+	// Confined says in words how it is confined; empty if it is not.
+	Confined string `json:"confined"`
+	// Starts is how many processes the token has had, this one with them. The other side counts.
+	Starts int `json:"starts"`
 }
 
 // JSON gives a field of text that is no secret.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
@@ -25,7 +26,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, d.o.Modules, hsm.Config{PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, d.o.Modules, hsm.Config{PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM, Ended: d.moduleEnded})...)
 	if err != nil {
 		return err
 	}
@@ -40,6 +41,18 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 		d.background.Go(func() { d.broker.Run(ctx) })
 	}
 	return nil
+}
+
+// recordTimeout is how long the record of a process that ended may take.
+const recordTimeout = 10 * time.Second
+
+// moduleEnded records that the process of a module has ended.
+func (d *Daemon) moduleEnded(token string, why error) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	if err := d.audit.ModuleEnded(ctx, token, why); err != nil {
+		d.o.Log.Error("the end of a module's process is not in the audit log", "token", token, "error", err)
+	}
 }
 
 // Tokens are those that the configuration names, each with what they have in common and what starts
