@@ -68,12 +68,14 @@ install-packages:
 # compare with. wine64 runs the Windows build. PostgreSQL is the database of fleets, and
 # pgbouncer stands in front of it.
 install-test-packages: install-packages install-image-packages
-	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode pgbouncer postgresql systemd wine64
+	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode pgbouncer postgresql wine64
+	@packer/image/tools build/tools
 	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
 
-# What the image is built with, and booted with.
+# What the image is built with, and booted with. Any Debian release will do: what goes
+# into the image is of the release of packer/image/base.
 install-image-packages: install-packages
-	@.ci/install-packages apt binutils cpio cryptsetup-bin dosfstools dpkg efitools faketime fdisk git kmod mtools openssl sbsigntool squashfs-tools systemd-boot-efi xz-utils zstd
+	@.ci/install-packages apt binutils cpio cryptsetup-bin debian-archive-keyring dosfstools dpkg efitools faketime fdisk git kmod mtools openssl sbsigntool squashfs-tools xz-utils zstd
 
 install-image-test-packages: install-image-packages
 	@.ci/install-packages ovmf qemu-system-x86 swtpm-tools
@@ -89,16 +91,17 @@ image: install-image-packages
 # The image of the boot test is built twice, and must come out the same. The image
 # of make image is booted as well.
 image-test: install-image-test-packages image
+	@packer/image/tools build/tools
 	@packer/boottest/build build/boottest
 	@mkdir -p build/boottest/sold
 	@ln -sf ../../image/holdfast.raw build/boottest/sold/holdfast.raw
 	@go run ./packer/image/uefivars ovmf "$(or $(KEYS),build/keys)" /usr/share/OVMF/OVMF_VARS_4M.fd build/boottest/sold/OVMF_VARS.fd
 	@packer/boottest/same build/boottest
-	@packer/boottest/confinement
+	@packer/boottest/confinement build/tools
 	go test -tags image -count=1 -timeout 10m ./packer/image/uefivars
 	go test -tags image -count=1 -timeout 25m -parallel 2 -v ./packer/boottest -args -images $(CURDIR)/build/boottest
 
-# The newest versions of the image's packages that Debian offers.
+# The newest versions of the image's packages that its Debian release offers.
 image-lock:
 	@packer/image/lock
 

@@ -116,8 +116,9 @@ func (p *running) end(why error) bool {
 // is called when the process says that it is about to log in.
 func (p *running) opening(ctx context.Context, op wire.Op, before func(), use func([][]byte) error, fields ...[]byte) error {
 	until := time.Now().Add(p.cfg.OpenTimeout)
+	byCaller := false
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
+		until, byCaller = d, true
 	}
 	if err := p.first.SetDeadline(until); err != nil {
 		return p.broken(err)
@@ -134,6 +135,9 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 		return use(fields)
 	})
 	if b, ok := errors.AsType[*wire.Broken](err); ok {
+		if byCaller && errors.Is(b.Err, os.ErrDeadlineExceeded) {
+			<-ctx.Done() // the same moment, by another clock
+		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %s did not end: %w", p.cfg.name(), op, ctx.Err())
 		}

@@ -76,7 +76,7 @@ source "amazon-ebssurrogate" "holdfast" {
     owners      = ["136693071363"]
     most_recent = true
     filters = {
-      name                = "debian-12-amd64-*"
+      name                = "debian-13-amd64-*"
       architecture        = "x86_64"
       root-device-type    = "ebs"
       virtualization-type = "hvm"

@@ -14,8 +14,8 @@ const maxUKI = 256 << 20
 
 // readUKI gives what firmware boots from the EFI system partition,
 // \EFI\BOOT\BOOTX64.EFI (UEFI 2.10, section 3.5.1.1). Beside it, systemd-stub would
-// take credentials and extensions, and measure them into PCRs 12 and 13:
-// \EFI\BOOT\BOOTX64.EFI.extra.d, \loader\credentials. So what is not known to be
+// take credentials, extensions and add-ons, and measure them into PCRs 12 and 13:
+// \EFI\BOOT\BOOTX64.EFI.extra.d, \loader\credentials, \loader\addons. So what is not known to be
 // harmless is refused.
 func readUKI(partition *io.SectionReader) ([]byte, error) {
 	f, err := openFAT(partition)

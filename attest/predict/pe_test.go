@@ -20,7 +20,11 @@ func TestAuthenticode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stub, err := os.ReadFile(predicttest.Stub)
+	path, err := predicttest.Stub()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@
 // An image is a raw disk with a GPT of three partitions:
 //
 //	holdfast-esp     the EFI system partition, FAT32: \EFI\BOOT\BOOTX64.EFI, a
-//	                 unified kernel image with systemd-stub 252; besides, \holdfast,
+//	                 unified kernel image with systemd-stub 257; besides, \holdfast,
 //	                 which nobody measures
 //	holdfast-root    the root file system, squashfs
 //	holdfast-verity  its hash tree: SHA-256, blocks of 4096 bytes, no superblock
@@ -19,10 +19,10 @@
 // image as a boot option, and finds nothing on its way: no option ROM that it must
 // verify, no shim, no other boot attempt before. If a machine does otherwise its
 // values differ, and it is refused. Nothing after the stub may extend PCRs 11 to
-// 13; of systemd that is systemd-pcrphase, which the image must not start.
+// 13; of systemd those are the units systemd-pcr*, which the image must not start.
 //
 // Sources: TCG PC Client Platform Firmware Profile (PFP) 1.06; UEFI 2.10;
-// Microsoft's PE Format and Authenticode; systemd 252, src/boot/efi.
+// Microsoft's PE Format and Authenticode; systemd 257, src/boot.
 package predict
 
 import (

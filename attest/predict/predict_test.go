@@ -136,12 +136,12 @@ func TestPCRs(t *testing.T) {
 		if len(pcrs[name]) != 5 || got(12) != zero || got(13) != zero {
 			t.Errorf("%s: %v", name, pcrs[name])
 		}
-		if want := systemdMeasure(t, dir, name); got(11) != want {
+		if want := systemdMeasure(t, dir, name, "osrel", "cmdline", "initrd"); got(11) != want {
 			t.Errorf("%s: PCR 11 is %s, systemd-measure says %s", name, got(11), want)
 		}
 		action, separator := digest(h, []byte("Calling EFI Application from Boot Option")), digest(h, make([]byte, 4))
 		uki := digest(h, flatten(t, filepath.Join(dir, "uki.efi")))
-		kernel := digest(h, flatten(t, predicttest.Stub))
+		kernel := digest(h, flatten(t, must[string](t)(predicttest.Stub())))
 		if want := extended(h, action, separator, uki, kernel); got(4) != want {
 			t.Errorf("%s: PCR 4 is %s, not %s", name, got(4), want)
 		}
@@ -152,15 +152,46 @@ func TestPCRs(t *testing.T) {
 	}
 }
 
-// systemdMeasure asks systemd for PCR 11.
-func systemdMeasure(t *testing.T, dir, bank string) string {
+// TestEverySection: each section that the stub may measure is, in its order, and the
+// signature of PCRs is not.
+func TestEverySection(t *testing.T) {
+	t.Parallel()
+	sections := map[string]string{".pcrsig": "{}"}
+	measured := []string{"osrel", "cmdline", "initrd", "ucode", "splash", "dtb", "uname", "pcrpkey"}
+	for _, name := range measured[3:] {
+		sections["."+name] = "content of " + name
+	}
+	dir := build(t, predicttest.Image{Sections: sections})
+	pcrs := must[tpm.PCRs](t)(open(t, dir).PCRs(nil))
+	for name := range banks {
+		if got, want := pcrs[name][11].String(), systemdMeasure(t, dir, name, measured...); got != want {
+			t.Errorf("%s: PCR 11 is %s, systemd-measure says %s", name, got, want)
+		}
+	}
+}
+
+// systemdMeasure asks systemd for PCR 11 of an image with these sections, whose files are
+// in the folder, and with those of the stub.
+func systemdMeasure(t *testing.T, dir, bank string, sections ...string) string {
 	t.Helper()
-	out, err := exec.Command("/usr/lib/systemd/systemd-measure", "calculate", "--bank="+bank, "--phase=:", "--json=short", "--linux="+predicttest.Stub,
-		"--osrel="+filepath.Join(dir, "osrel"), "--cmdline="+filepath.Join(dir, "cmdline"), "--initrd="+filepath.Join(dir, "initrd")).Output()
-	check(t, err)
+	args := []string{"calculate", "--bank=" + bank, "--phase=:", "--json=short", "--linux=" + must[string](t)(predicttest.Stub())}
+	for _, name := range sections {
+		args = append(args, "--"+name+"="+filepath.Join(dir, name))
+	}
+	out := must[[]byte](t)(predicttest.Measure(append(args, "--sbat="+sectionOf(t, filepath.Join(dir, "uki.efi"), ".sbat"))...))
 	var values map[string][]struct{ Hash string }
 	check(t, json.Unmarshal(out, &values))
 	return values[bank][0].Hash
+}
+
+// sectionOf gives a file with a section's content, which binutils find.
+func sectionOf(t *testing.T, file, name string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "section")
+	if out, err := exec.Command("objcopy", "-O", "binary", "--only-section="+name, file, to).CombinedOutput(); err != nil {
+		t.Fatalf("objcopy: %v: %s", err, out)
+	}
+	return to
 }
 
 // flatten gives what is hashed of an unsigned PE file, by its offsets.
@@ -320,9 +351,14 @@ func TestRefused(t *testing.T) {
 		{"another salt", "not <data blocks>:<salt>:<root hash>", replace(predicttest.Salt, "x")},
 		{"no hash tree", "must have holdfast.verity=", replace("holdfast.verity=", "holdfast.Verity=")},
 		{"twice", "must have holdfast.verity=", replace("quiet holdfast", "holdfast.verity")},
-		{"another stub", "not systemd-stub 252", replace("#### LoaderInfo: systemd-stub 252", "#### LoaderInfo: systemd-stub 255")},
+		{"an older stub", "not systemd-stub 257", replace("#### LoaderInfo: systemd-stub 257", "#### LoaderInfo: systemd-stub 252")},
+		{"a newer stub", "not systemd-stub 257", replace("#### LoaderInfo: systemd-stub 257", "#### LoaderInfo: systemd-stub 258")},
 		{"no kernel", "no section .linux", replace(".linux\x00", ".Linux\x00")},
-		{"two sections", "not certain", replace(".osrel\x00", ".initrd")},
+		{"two sections", "not certain", replace(".osrel\x00\x00", ".initrd\x00")},
+		{"two sections, one with a longer name behind a zero byte", "not certain", replace(".osrel\x00\x00", ".linux\x00x")},
+		{"a profile", "has a section .profile", replace(".osrel\x00\x00", ".profile")},
+		{"a tree of devices that the machine chooses", "has a section .dtbauto", replace(".osrel\x00\x00", ".dtbauto")},
+		{"a table of machines", "has a section .hwids", replace(".osrel\x00\x00", ".hwids\x00\x00")},
 		{"no FAT", "no FAT32", flip(espAt + 510)},
 		{"no folder", "only .* may be there", replace("EFI        \x10", "EFJ        \x10")},
 		{"no file", "only .* may be there", replace("BOOTX64 EFI", "BOOTX65 EFI")},

@@ -10,14 +10,18 @@ import (
 	"strings"
 )
 
-// unified are the sections that systemd-stub 252 measures into PCR 11, in its
-// order (systemd 252, src/fundamental/tpm-pcr.h and src/boot/efi/stub.c). It
-// measures those that are there; .linux must be.
-var unified = []string{".linux", ".osrel", ".cmdline", ".initrd", ".splash", ".dtb", ".pcrpkey"}
+// unified are the sections that systemd-stub 257 measures into PCR 11, in its
+// order (systemd 257, src/fundamental/uki.h and src/boot/stub.c). It measures those
+// that are there, and not .pcrsig; .linux must be.
+var unified = []string{".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"}
+
+// chosen are the sections of which the stub takes some and not others, by the boot
+// option (.profile, and all that follow it) or by the machine.
+var chosen = []string{".profile", ".dtbauto", ".hwids"}
 
 // stub is what the stub says of itself in its section .sdmagic. Others measure
 // other sections, and later ones load the kernel without the firmware.
-const stub = "#### LoaderInfo: systemd-stub 252"
+const stub = "#### LoaderInfo: systemd-stub 257"
 
 // uki is a unified kernel image.
 type uki struct {
@@ -40,7 +44,12 @@ func parseUKI(raw []byte) (*uki, error) {
 		return nil, err
 	}
 	if version, ok := bytes.CutPrefix(magic, []byte(stub)); !ok || len(version) == 0 || (version[0] != '.' && version[0] != ' ') {
-		return nil, fmt.Errorf("its stub is not systemd-stub 252, whose measurements are known, but %.60q; build it with that one", magic)
+		return nil, fmt.Errorf("its stub is not systemd-stub 257, whose measurements are known, but %.60q; build it with that one", magic)
+	}
+	for _, name := range chosen {
+		if slices.ContainsFunc(p.sections, func(s section) bool { return s.called(name) }) {
+			return nil, fmt.Errorf("it has a section %s, so that the machine and its boot option say what the stub measures; build it without", name)
+		}
 	}
 	for _, name := range unified {
 		content, err := p.find(name)
@@ -60,18 +69,23 @@ func parseUKI(raw []byte) (*uki, error) {
 	return u, nil
 }
 
-// find gives the content of the section of that name, or nil. The stub compares
-// as many characters as the name has, so a section whose name begins with it
-// would be taken for it.
+// called is whether the stub takes the section's name for that one: it compares up to
+// the first zero byte.
+func (s section) called(name string) bool {
+	until, _, _ := strings.Cut(s.name, "\x00")
+	return until == name
+}
+
+// find gives the content of the section of that name, or nil.
 func (p *peFile) find(name string) ([]byte, error) {
 	var found []byte
 	count := 0
 	for _, s := range p.sections {
-		if !strings.HasPrefix(s.name, name) {
+		if !s.called(name) {
 			continue
 		}
-		if count++; s.name != name || count > 1 {
-			return nil, fmt.Errorf("which section the stub takes for %s is not certain, as there is one named %.8q besides, or instead", name, s.name)
+		if count++; count > 1 {
+			return nil, fmt.Errorf("which section the stub takes for %s is not certain, as there are two", name)
 		}
 		if s.memory > s.size {
 			return nil, fmt.Errorf("its section %s has %d bytes in memory and %d in the file; build it again", s.name, s.memory, s.size)

@@ -32,10 +32,11 @@ import (
 	"holdfast/cmd/internal/logging"
 	"holdfast/cmd/internal/modules"
 	"holdfast/cmd/internal/terminal"
+	"holdfast/hsm/module"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "module" { // which this program starts
+	if len(os.Args) > 1 && os.Args[1] == module.Argument { // which this program starts
 		root := &cobra.Command{Use: "holdfast-dev"}
 		root.AddCommand(modules.Command())
 		os.Exit(cli.Run(root))

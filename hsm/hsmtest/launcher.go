@@ -8,11 +8,8 @@ import (
 	"holdfast/hsm/process"
 )
 
-// moduleArgument makes a test binary a module process.
-const moduleArgument = "holdfast-module-process"
-
 func init() {
-	if len(os.Args) == 2 && os.Args[1] == moduleArgument {
+	if module.Is(os.Args) {
 		if err := module.Main(uint32(os.Getuid()), ""); err != nil {
 			panic(err)
 		}
@@ -22,5 +19,5 @@ func init() {
 
 // Launcher starts module processes: the test binary again.
 func Launcher() hsm.Launcher {
-	return process.Child{Program: "/proc/self/exe", Arguments: []string{moduleArgument}}
+	return process.Child{Program: "/proc/self/exe", Arguments: []string{module.Argument}}
 }

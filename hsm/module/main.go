@@ -8,6 +8,12 @@ import (
 	"holdfast/hsm/wire"
 )
 
+// Argument is the argument that makes a program a module process.
+const Argument = "module"
+
+// Is says whether the arguments are those of a module process.
+func Is(args []string) bool { return len(args) == 2 && args[1] == Argument }
+
 // endGrace is how long the library may take to log out and finalize.
 const endGrace = 2 * time.Second
 

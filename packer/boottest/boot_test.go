@@ -126,52 +126,58 @@ func TestTampering(t *testing.T) {
 
 	for _, tt := range []struct {
 		name   string
-		change func(t *testing.T, disk string)
+		change func(m *machine, disk string)
 		want   func(b *boot)
 	}{
-		{"one byte of the command line", func(t *testing.T, disk string) {
-			uki := extract(t, disk)
-			replace(t, uki, " quiet ", " quieT ")
-			inject(t, disk, uki, "::/EFI/BOOT/BOOTX64.EFI")
+		{"one byte of the command line", func(m *machine, disk string) {
+			uki := extract(m.t, disk)
+			replace(m.t, uki, " quiet ", " quieT ")
+			inject(m.t, disk, uki, "::/EFI/BOOT/BOOTX64.EFI")
 		}, (*boot).refused},
-		{"one byte of the command line, signed by the owner of the firmware's keys", func(t *testing.T, disk string) {
-			uki := extract(t, disk)
-			replace(t, uki, " quiet ", " quieT ")
-			inject(t, disk, resign(t, uki), "::/EFI/BOOT/BOOTX64.EFI")
+		{"one byte of the command line, signed by the owner of the firmware's keys", func(m *machine, disk string) {
+			uki := extract(m.t, disk)
+			replace(m.t, uki, " quiet ", " quieT ")
+			inject(m.t, disk, resign(m.t, uki), "::/EFI/BOOT/BOOTX64.EFI")
 		}, func(b *boot) {
 			b.locked("E_TPM_REFERENCE", "PCR")
 			b.says(regexp.MustCompile(`state volume: not open: E_SEAL_PCRS`))
 			b.nobodySignsIn()
 		}},
-		{"another root hash", func(t *testing.T, disk string) { // and the root to it
-			copyFile(t, image("2"), disk)
+		{"another root hash", func(m *machine, disk string) { // and the root to it
+			copyFile(m.t, image("2"), disk)
 			for _, name := range []string{"policy.signed", "authorizations.json"} {
-				inject(t, disk, filepath.Join(*images, "1", name), "::/holdfast/"+name)
+				inject(m.t, disk, filepath.Join(*images, "1", name), "::/holdfast/"+name)
 			}
 		}, func(b *boot) {
 			b.locked("E_TPM_REFERENCE", "PCR")
 			b.says(regexp.MustCompile(`state volume: not open: E_SEAL_PCRS`))
 		}},
-		{"a corrupt root block", func(t *testing.T, disk string) {
-			flip(t, disk, 41<<20+96) // the superblock of the root file system
+		{"a corrupt root block", func(m *machine, disk string) {
+			flip(m.t, disk, 41<<20+96) // the superblock of the root file system
 		}, func(b *boot) { b.stops(regexp.MustCompile(`verity.*corrupt`)) }},
-		{"a credential dropped on the ESP", func(t *testing.T, disk string) {
-			credential := filepath.Join(t.TempDir(), "x.cred")
+		{"a credential dropped on the ESP", func(m *machine, disk string) {
+			credential := filepath.Join(m.t.TempDir(), "x.cred")
 			if err := os.WriteFile(credential, []byte("root:toor"), 0o600); err != nil {
-				t.Fatal(err)
+				m.t.Fatal(err)
 			}
-			command(t, "mmd", "-i", disk+"@@1M", "::/EFI/BOOT/BOOTX64.EFI.extra.d")
-			inject(t, disk, credential, "::/EFI/BOOT/BOOTX64.EFI.extra.d/passwd.hashed-password.root.cred")
+			command(m.t, "mmd", "-i", disk+"@@1M", "::/EFI/BOOT/BOOTX64.EFI.extra.d")
+			inject(m.t, disk, credential, "::/EFI/BOOT/BOOTX64.EFI.extra.d/passwd.hashed-password.root.cred")
 		}, func(b *boot) {
 			b.locked("E_TPM_REFERENCE", "PCR 12")
 			b.says(regexp.MustCompile(`state volume: not open: E_SEAL_PCRS.*PCR 12`))
 		}},
-		{"an unsigned kernel image", func(t *testing.T, disk string) {
-			uki := extract(t, disk)
-			command(t, "sbattach", "--remove", uki)
-			inject(t, disk, uki, "::/EFI/BOOT/BOOTX64.EFI")
+		{"a command line from the host, by SMBIOS", func(m *machine, _ string) {
+			m.more = []string{"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=systemd.import_credentials=yes"}
+		}, func(b *boot) {
+			b.locked("E_TPM_REFERENCE", "PCR 12")
+			b.says(regexp.MustCompile(`state volume: not open: E_SEAL_PCRS.*PCR 12`))
+		}},
+		{"an unsigned kernel image", func(m *machine, disk string) {
+			uki := extract(m.t, disk)
+			command(m.t, "sbattach", "--remove", uki)
+			inject(m.t, disk, uki, "::/EFI/BOOT/BOOTX64.EFI")
 		}, (*boot).refused},
-		{"nothing, for comparison", func(*testing.T, string) {}, func(b *boot) {
+		{"nothing, for comparison", func(*machine, string) {}, func(b *boot) {
 			b.until("the release of the PIN", func(s state) bool { return s.Code == "E_SEAL_MISSING" })
 		}},
 	} {
@@ -180,7 +186,7 @@ func TestTampering(t *testing.T) {
 			m := m.twin(t)
 			disk := m.path("tampered.raw")
 			copyFile(t, image("1"), disk)
-			tt.change(t, disk)
+			tt.change(m, disk)
 			b := m.start(disk)
 			tt.want(b)
 			b.off()
@@ -455,6 +461,7 @@ func (b *boot) confined() {
 	for name, want := range map[string]string{
 		"Uid": `900\s+900\s+900\s+900`, "CapEff": `0000000000000000`, "CapBnd": `0000000000000000`, "NoNewPrivs": `1`, "Seccomp": `2`,
 		"Max core file size": `0\s+0\s+bytes`, "VmLck": `[1-9][0-9]* kB`, "VmSwap": `0 kB`, "swaps": `none`, "core_pattern": `""`, "sysrq": `0`, "modules_disabled": `1`, "shells": `none`,
+		"lsm": `(?:\S+,)?landlock(?:,\S+)?`, // for what confines itself, as a PKCS#11 module's process does
 	} {
 		b.says(regexp.MustCompile(`(?m)confinement: ` + regexp.QuoteMeta(name) + `:?\s+` + want + `\s*$`))
 	}

@@ -30,7 +30,8 @@ const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 type machine struct {
 	t    *testing.T
 	dir  string
-	qemu string // the program
+	qemu string   // the program
+	more []string // arguments of it, beside those that each machine has
 	// xks and admin are the ports of this host that lead to the machine's, while it
 	// runs.
 	xks, admin string
@@ -155,7 +156,7 @@ func (m *machine) attempt(disk, before string) *boot {
 	_ = tpm.Close()
 	monitorOfQEMU, monitor := socketPair(m.t)
 	defer monitor.Close()
-	b.qemu = exec.Command(m.qemu, "-nodefaults", "-no-reboot", "-display", "none",
+	arguments := []string{"-nodefaults", "-no-reboot", "-display", "none",
 		"-machine", "q35,smm=on", "-cpu", "max", "-m", "1024",
 		// One processor: the kernel rewrites its own code as it runs (static keys), and under
 		// QEMU's emulation of several, a processor now and then still runs what stood there
@@ -163,10 +164,10 @@ func (m *machine) attempt(disk, before string) *boot {
 		// has the same.
 		"-accel", "tcg,thread=single", "-smp", "1",
 		"-global", "driver=cfi.pflash01,property=secure,value=on",
-		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+firmware, "-drive", "if=pflash,format=raw,unit=1,file="+m.path("vars.fd"),
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + firmware, "-drive", "if=pflash,format=raw,unit=1,file=" + m.path("vars.fd"),
 		"-chardev", "socket,id=tpm,fd=3", "-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm",
-		"-drive", "if=none,id=root,format=raw,snapshot=on,file="+disk, "-device", "nvme,drive=root,serial=root,bootindex=1",
-		"-drive", "if=none,id=state,format=raw,file="+m.path("state.raw"), "-device", "nvme,drive=state,serial=state",
+		"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + disk, "-device", "nvme,drive=root,serial=root,bootindex=1",
+		"-drive", "if=none,id=state,format=raw,file=" + m.path("state.raw"), "-device", "nvme,drive=state,serial=state",
 		// The kernel of this host chooses the ports, which the monitor tells.
 		"-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:8443,hostfwd=tcp:127.0.0.1:0-:9443",
 		"-chardev", "socket,id=monitor,fd=4", "-mon", "chardev=monitor,mode=control",
@@ -174,7 +175,8 @@ func (m *machine) attempt(disk, before string) *boot {
 		// What a host may whisper to systemd, which no PCR shows. If the image listened,
 		// SysRq would be on.
 		"-smbios", "type=11,value=io.systemd.credential:sysctl.extra=kernel.sysrq=1",
-		"-fw_cfg", "name=opt/io.systemd.credentials/sysctl.extra,string=kernel.sysrq=1")
+		"-fw_cfg", "name=opt/io.systemd.credentials/sysctl.extra,string=kernel.sysrq=1"}
+	b.qemu = exec.Command(m.qemu, append(arguments, m.more...)...)
 	b.qemu.ExtraFiles = []*os.File{tpmOfQEMU, monitorOfQEMU}
 	b.qemu.Stdout, b.qemu.Stderr = b.console, &b.complaint
 	if err := b.qemu.Start(); err != nil {

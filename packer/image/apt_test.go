@@ -29,14 +29,15 @@ const probe = "holdfast-apt-probe"
 
 // root is an apt and dpkg of its own, which does not touch the machine's.
 type root struct {
-	t   *testing.T
-	dir string
+	t       *testing.T
+	dir     string
+	address string // of the mirror
 }
 
 // newRoot offers the package at a mirror, which is a folder if the handler is nil.
 func newRoot(t *testing.T, mirror func(http.Handler) http.Handler) *root {
 	t.Helper()
-	r := &root{t, t.TempDir()}
+	r := &root{t: t, dir: t.TempDir()}
 	for _, d := range []string{"var/lib/dpkg/updates", "var/lib/dpkg/info", "var/lib/dpkg/triggers", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial",
 		"var/log/apt", "etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d", "mirror", "bin"} {
 		if err := os.MkdirAll(r.path(d), 0o755); err != nil {
@@ -53,13 +54,13 @@ func newRoot(t *testing.T, mirror func(http.Handler) http.Handler) *root {
 		t.Fatal(err)
 	}
 	r.write("mirror/Packages", fmt.Sprintf("%sFilename: ./probe.deb\nSize: %d\nSHA256: %x\n\n", r.command("dpkg-deb", "-f", deb), len(content), sha256.Sum256(content)))
-	address := "file:" + r.path("mirror")
+	r.address = "file:" + r.path("mirror")
 	if mirror != nil {
 		s := httptest.NewServer(mirror(http.FileServer(http.Dir(r.path("mirror")))))
 		t.Cleanup(s.Close)
-		address = s.URL
+		r.address = s.URL
 	}
-	r.write("etc/apt/sources.list", "deb [trusted=yes] "+address+" ./\n")
+	r.write("etc/apt/sources.list", "deb [trusted=yes] "+r.address+" ./\n")
 	r.write("apt.conf", fmt.Sprintf(`Dir "%[1]s/";
 Dir::State::status "%[1]s/var/lib/dpkg/status";
 Dir::Log "%[1]s/var/log/apt";
@@ -67,6 +68,8 @@ DPkg::Options { "--root=%[1]s"; "--force-not-root"; "--force-bad-path"; };
 APT::Sandbox::User "";
 Acquire::Retries::Delay "false";
 Acquire::http::Proxy "DIRECT";
+Acquire::AllowInsecureRepositories "true";
+APT::Get::AllowUnauthenticated "true";
 #clear DPkg::Post-Invoke;
 #clear DPkg::Pre-Install-Pkgs;
 #clear APT::Update::Pre-Invoke;
@@ -241,30 +244,6 @@ func TestInstallRefused(t *testing.T) {
 	}
 }
 
-// TestUpdate: --update renews the lists also if no package is missing, and waits for
-// them as well; without it nothing is asked of apt, whatever is locked.
-func TestUpdate(t *testing.T) {
-	t.Parallel()
-	r := newRoot(t, nil)
-	held := r.hold(locks[0], unix.F_SETLK)
-	if out, err := r.script(installer, "sh").CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("nothing is missing: %v, %s", err, out)
-	}
-	cmd := r.script(installer, "--update", "sh")
-	cmd.Env = append(cmd.Env, "APT_LOCK_TIMEOUT=1")
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), locks[0]) {
-		t.Errorf("the lists are locked: %v, %s", err, out)
-	}
-	_ = held.Close()
-	if out, err := r.script(installer, "--update", "sh").CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("the lists are free: %v, %s", err, out)
-	}
-	lists, err := filepath.Glob(r.path("var/lib/apt/lists/*_Packages"))
-	if err != nil || len(lists) != 1 {
-		t.Errorf("the lists are %q, %v", lists, err)
-	}
-}
-
 // TestMirrorHiccup: a mirror that fails five times in a row is asked a sixth time,
 // for the lists and for a package.
 func TestMirrorHiccup(t *testing.T) {
@@ -274,12 +253,8 @@ func TestMirrorHiccup(t *testing.T) {
 	}{
 		{"Packages", func(r *root) *exec.Cmd { return r.script(installer, probe) }},
 		{"probe.deb", func(r *root) *exec.Cmd { return r.script(installer, probe) }},
-		{"probe.deb of packer/image/debs", func(r *root) *exec.Cmd {
-			if out, err := r.script(installer, "--update").CombinedOutput(); err != nil {
-				r.t.Fatalf("%v: %s", err, out)
-			}
-			return r.debs()
-		}},
+		{"binary-amd64/Packages of packer/image/debs", (*root).debs},
+		{"probe.deb of packer/image/debs", (*root).debs},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			t.Parallel()
@@ -287,7 +262,7 @@ func TestMirrorHiccup(t *testing.T) {
 			var asked atomic.Int32
 			r := newRoot(t, func(mirror http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-					if filepath.Base(q.URL.Path) == file && asked.Add(1) <= 5 {
+					if strings.HasSuffix(q.URL.Path, "/"+file) && asked.Add(1) <= 5 {
 						http.Error(w, "try again", http.StatusServiceUnavailable)
 						return
 					}
@@ -304,15 +279,37 @@ func TestMirrorHiccup(t *testing.T) {
 	}
 }
 
-// copied prepares a copy of one of this folder's scripts, beside which the test puts
-// the files that it works with.
-func (r *root) copied(script string, args ...string) *exec.Cmd {
+// ofImage has the mirror offer two Debian releases, this machine's own, without a
+// package, and the image's, and this root's apt know of the former alone.
+func (r *root) ofImage() {
 	r.t.Helper()
-	text, err := os.ReadFile(script)
-	if err != nil {
+	own, err := exec.Command("sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME").Output()
+	packages, err2 := os.ReadFile(r.path("mirror/Packages"))
+	if err := errors.Join(err, err2); err != nil {
 		r.t.Fatal(err)
 	}
-	r.write("image/"+script, string(text))
+	name, _, _ := base(r.t)
+	release := strings.TrimSpace(string(own))
+	r.write("mirror/dists/"+release+"/main/binary-amd64/Packages", "")
+	r.write("mirror/dists/"+name+"/main/binary-amd64/Packages", string(packages))
+	r.write("etc/apt/sources.list", "deb "+r.address+" "+release+" main\n")
+}
+
+// copied prepares a copy of one of this folder's scripts, beside which the test puts
+// the files that it works with. The mirror has the image's release.
+func (r *root) copied(script string, args ...string) *exec.Cmd {
+	r.t.Helper()
+	r.ofImage()
+	for _, name := range []string{script, "apt", "base"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.write("image/"+name, string(text))
+	}
+	if err := os.Chmod(r.path("image/apt"), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
 	cmd := r.script(installer)
 	cmd.Path, cmd.Args = "/bin/bash", append([]string{"bash", r.path("image/" + script)}, args...)
 	return cmd
@@ -325,45 +322,101 @@ func (r *root) debs() *exec.Cmd {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.write("image/packages.lock", fmt.Sprintf("%s 1 %x\n", probe, sha256.Sum256(deb)))
-	return r.copied("debs", r.path("debs"))
+	r.write("image/packages.lock", fmt.Sprintf("%s 1 %x\nholdfast-no-such-package 1 %064x\n", probe, sha256.Sum256(deb), 0))
+	return r.copied("debs", r.path("debs"), probe)
 }
 
-// TestLockIsWhole: lists in which a package is missing, as while another process
-// renews them, do not cut packages.lock short.
+// TestDebsOfAnotherHash: a package that is not the locked one is not used.
+func TestDebsOfAnotherHash(t *testing.T) {
+	t.Parallel()
+	r := newRoot(t, nil)
+	cmd := r.debs()
+	r.write("image/packages.lock", fmt.Sprintf("%s 1 %064x\n", probe, 1))
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprintf("%s 1 is not the file of packages.lock (SHA-256 %064x): it is not used\n", probe, 1); err == nil || !strings.HasSuffix(string(out), want) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestDebsNeedNoLock: what this machine's apt has, and who has its locks, is nothing to
+// the packages of the image.
+func TestDebsNeedNoLock(t *testing.T) {
+	t.Parallel()
+	r := newRoot(t, nil)
+	for _, lock := range locks {
+		r.hold(lock, unix.F_SETLK)
+	}
+	if out, err := r.debs().CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	debs, err := filepath.Glob(r.path("debs/*"))
+	if err != nil || len(debs) != 1 || !regexp.MustCompile(`/`+probe+`_[0-9a-f]{64}\.deb$`).MatchString(debs[0]) {
+		t.Errorf("it has downloaded %q, %v", debs, err)
+	}
+	lists, err := filepath.Glob(r.path("var/lib/apt/lists/*_Packages"))
+	if err != nil || len(lists) != 0 {
+		t.Errorf("this machine's lists are %q, %v", lists, err)
+	}
+}
+
+// packagesLock is the root's.
+func (r *root) packagesLock() string {
+	r.t.Helper()
+	text, err := os.ReadFile(r.path("image/packages.lock"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestLockIsWhole: what the image's release does not have, and what nobody signed, does
+// not change packages.lock.
 func TestLockIsWhole(t *testing.T) {
 	t.Parallel()
 	r := newRoot(t, nil)
-	if out, err := r.script(installer, "--update").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	packagesLock := func() string {
-		text, err := os.ReadFile(r.path("image/packages.lock"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
 	r.write("boottest/extra", "package "+probe+"\n")
 	r.write("image/packages", "holdfast-no-such-package # a comment\n")
 	r.write("image/packages.lock", "as it was\n")
-	if out, err := r.copied("lock").CombinedOutput(); err == nil || !strings.Contains(string(out), "apt knows no package holdfast-no-such-package; run .ci/install-packages --update") {
+	if out, err := r.copied("lock").CombinedOutput(); err == nil || !strings.Contains(string(out), "has no package holdfast-no-such-package; give its name there in packer/image/packages") {
 		t.Errorf("%v: %s", err, out)
 	}
-	if got := packagesLock(); got != "as it was\n" {
+	if got := r.packagesLock(); got != "as it was\n" {
 		t.Errorf("packages.lock is %q", got)
 	}
 	r.write("image/packages", "# nothing\n")
+	conf, err := os.ReadFile(r.path("apt.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("apt.conf", string(conf)+"Acquire::AllowInsecureRepositories \"false\";\n")
+	if out, err := r.copied("lock").CombinedOutput(); err == nil || !strings.Contains(string(out), "apt cannot have the lists of Debian") {
+		t.Errorf("nobody signed the lists: %v: %s", err, out)
+	}
+	if got := r.packagesLock(); got != "as it was\n" {
+		t.Errorf("packages.lock is %q", got)
+	}
+	r.write("apt.conf", string(conf))
 	if out, err := r.copied("lock").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
-	if got := packagesLock(); !regexp.MustCompile(`^` + probe + ` 1 [0-9a-f]{64}\n$`).MatchString(got) {
+	if got := r.packagesLock(); !regexp.MustCompile(`^` + probe + ` 1 [0-9a-f]{64}\n$`).MatchString(got) {
 		t.Errorf("packages.lock is %q", got)
+	}
+}
+
+// TestNoMirror: a machine whose apt has no Debian of its own says what is needed.
+func TestNoMirror(t *testing.T) {
+	t.Parallel()
+	r := newRoot(t, nil)
+	cmd := r.debs()
+	r.write("etc/apt/sources.list", "deb "+r.address+" another main\n")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "apt has no mirror of Debian for its own release") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
 // TestOneInstaller: no other script, recipe or program calls apt or dpkg where they
-// take a lock.
+// take a lock of this machine's. What is for the image has lists of its own.
 func TestOneInstaller(t *testing.T) {
 	out, err := exec.Command("git", "-C", "../..", "ls-files", "-z").Output()
 	if err != nil {
@@ -377,7 +430,7 @@ func TestOneInstaller(t *testing.T) {
 			continue // deleted, and not committed yet
 		}
 		script := regexp.MustCompile(`^#!.*\b(?:ba|da)?sh\b`).Match(text) || filepath.Base(name) == "Makefile" || strings.HasSuffix(name, ".hcl")
-		if !script || name == installer {
+		if !script || name == installer || name == "packer/image/apt" {
 			continue
 		}
 		scripts++

@@ -1,7 +1,7 @@
 // Package predicttest builds images of Holdfast's form for tests, with the tools
 // of Debian's packages squashfs-tools, cryptsetup-bin, mtools, dosfstools, fdisk,
-// sbsigntool, binutils and systemd-boot-efi. They do not boot: the kernel is the
-// stub once more.
+// sbsigntool and binutils, and with the image's own stub. They do not boot: the kernel
+// is the stub once more.
 package predicttest
 
 import (
@@ -10,22 +10,55 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"debug/pe"
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
-// Stub is where Debian has systemd's stub.
-const Stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+// tools is the folder with the programs of the image's packages, of which this machine
+// may have others. It is filled at the first call (packer/image/tools).
+var tools = sync.OnceValues(func() (string, error) {
+	module, err := os.Getwd() // the folder of the test's package
+	if err != nil {
+		return "", err
+	}
+	for !exists(filepath.Join(module, "go.mod")) {
+		if module == filepath.Dir(module) {
+			return "", errors.New("no folder above the test's has go.mod")
+		}
+		module = filepath.Dir(module)
+	}
+	dir := filepath.Join(module, "build", "tools")
+	return dir, run(filepath.Join(module, "packer", "image", "tools"), dir)
+})
+
+// Stub gives the path of the image's systemd-stub.
+func Stub() (string, error) {
+	dir, err := tools()
+	return filepath.Join(dir, "usr/lib/systemd/boot/efi/linuxx64.efi.stub"), err
+}
+
+// Measure calls the image's systemd-measure, and gives what it prints.
+func Measure(args ...string) ([]byte, error) {
+	dir, err := tools()
+	if err != nil {
+		return nil, err
+	}
+	return output(filepath.Join(dir, "../../packer/image/tools"), append([]string{dir, "usr/lib/systemd/systemd-measure"}, args...)...)
+}
 
 // Salt is the hash tree's, in hexadecimal.
 const Salt = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
@@ -42,6 +75,8 @@ type Image struct {
 	Signer *Key
 	// CommandLine is what it has besides the hash tree.
 	CommandLine string
+	// Sections are more of the unified kernel image, by name.
+	Sections map[string]string
 	// ESP are more files of the EFI system partition, by path.
 	ESP map[string]string
 }
@@ -60,8 +95,14 @@ func (i Image) Build(dir string) (path string, err error) {
 	if err := os.WriteFile(in("cmdline"), []byte(cmdline), 0o600); err != nil {
 		return "", err
 	}
-	files := map[string]string{".linux": Stub, ".cmdline": in("cmdline")}
-	for name, content := range Sections {
+	stub, err := Stub()
+	if err != nil {
+		return "", err
+	}
+	files := map[string]string{".linux": stub, ".cmdline": in("cmdline")}
+	sections := maps.Clone(Sections)
+	maps.Copy(sections, i.Sections)
+	for name, content := range sections {
 		files[name] = in(strings.TrimPrefix(name, "."))
 		if err := os.WriteFile(files[name], []byte(content), 0o600); err != nil {
 			return "", err
@@ -104,18 +145,45 @@ func (i Image) verity(root, tree string) (string, error) {
 
 // BuildUKI makes a unified kernel image from files, by the name of the section.
 func BuildUKI(path string, files map[string]string) error {
+	stub, err := Stub()
+	if err != nil {
+		return err
+	}
+	address, err := end(stub)
+	if err != nil {
+		return err
+	}
 	args := []string{"-p"}
-	address := 0x20000 // behind the stub's sections
-	for _, name := range []string{".osrel", ".cmdline", ".initrd", ".linux"} {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		info, err := os.Stat(files[name])
 		if err != nil {
 			return err
 		}
 		args = append(args, "--add-section", name+"="+files[name], "--change-section-vma", fmt.Sprintf("%s=%#x", name, address))
-		address += (int(info.Size()) + 0xfff) &^ 0xfff
+		address = page(address + uint64(info.Size()))
 	}
-	return run("objcopy", append(args, Stub, path)...)
+	return run("objcopy", append(args, stub, path)...)
 }
+
+// end gives the first address behind a PE file's sections.
+func end(path string) (address uint64, err error) {
+	f, err := pe.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for _, s := range f.Sections {
+		address = max(address, page(uint64(s.VirtualAddress)+uint64(s.VirtualSize)))
+	}
+	header, ok := f.OptionalHeader.(*pe.OptionalHeader64)
+	if !ok {
+		return 0, fmt.Errorf("%s is no PE32+ file", path)
+	}
+	return header.ImageBase + address, nil
+}
+
+// page rounds up to where a section may begin.
+func page(address uint64) uint64 { return (address + 0xfff) &^ 0xfff }
 
 func (i Image) esp(dir string) error {
 	esp, empty := filepath.Join(dir, "esp.img"), filepath.Join(dir, "policy.signed")

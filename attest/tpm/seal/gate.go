@@ -188,7 +188,7 @@ func (b *Blob) name() (tpm2.TPM2BName, error) {
 // state that the machine is in, and the names of both signatures. successions lead from
 // the owner's key that the secret is sealed to to the one that has approved; none if it is
 // the same. The caller zeroizes the secret. Errors: [*fault.Fault], if trying again would
-// not help.
+// not help; [ErrExtended].
 func (g *Gated) Unseal(dev TPM, authorizations, approvals []Authorization, successions ...Succession) (secret []byte, names [2]string, err error) {
 	publisher, err1 := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), g.Secret.SigningKey)
 	owner, err2 := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), g.Gate.SigningKey)
@@ -207,15 +207,17 @@ func (g *Gated) Unseal(dev TPM, authorizations, approvals []Authorization, succe
 		if err := g.check(t, publisher, owner); err != nil {
 			return err
 		}
-		if o.authorization, err = chooseOf(t, publisher, Publisher, g.Secret.Use, authorizations); err != nil {
+		return unextended(func() (err error) {
+			if o.authorization, err = chooseOf(t, publisher, Publisher, g.Secret.Use, authorizations); err != nil {
+				return err
+			}
+			if o.approval, err = chooseOf(t, o.owners[len(o.owners)-1], Owner, g.Secret.Use, approvals); err != nil {
+				return err
+			}
+			names = [2]string{o.authorization.Name, o.approval.Name}
+			secret, err = o.unseal(t)
 			return err
-		}
-		if o.approval, err = chooseOf(t, o.owners[len(o.owners)-1], Owner, g.Secret.Use, approvals); err != nil {
-			return err
-		}
-		names = [2]string{o.authorization.Name, o.approval.Name}
-		secret, err = o.unseal(t)
-		return err
+		})
 	})
 	if refused, ok := errors.AsType[*fault.Fault](err); ok {
 		return nil, [2]string{}, refused

@@ -562,7 +562,7 @@ func readCounter(dev TPM, index counter.Index) (value uint64, err error) {
 
 // Unseal gives the secret if the machine is in a state that one of the
 // authorizations allows, and the name of that one. The caller zeroizes the
-// secret. Errors: [*fault.Fault], if trying again would not help.
+// secret. Errors: [*fault.Fault], if trying again would not help; [ErrExtended].
 func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte, name string, err error) {
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), blob.SigningKey)
 	if err != nil {
@@ -576,20 +576,23 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 		if err != nil {
 			return err
 		}
-		a, err := choose(t, key, wanted{Publisher, blob.Use}, value, authorizations)
-		if err != nil {
-			return err
-		}
 		policy, err := authorizedBy(key, reference(Publisher, blob.Use))
 		if err != nil {
 			return err
 		}
-		if err := blob.made(t, sealedPublic(policy)); err != nil {
+		made := blob.made(t, sealedPublic(policy))
+		return unextended(func() error {
+			a, err := choose(t, key, wanted{Publisher, blob.Use}, value, authorizations)
+			if err != nil {
+				return err
+			}
+			if made != nil {
+				return made
+			}
+			name = a.Name
+			secret, err = unseal(t, blob, key, a)
 			return err
-		}
-		name = a.Name
-		secret, err = unseal(t, blob, key, a)
-		return err
+		})
 	})
 	if refused, ok := errors.AsType[*fault.Fault](err); ok {
 		return nil, "", refused

@@ -21,9 +21,6 @@ import (
 	"holdfast/hsm/process"
 )
 
-// name is that of the command.
-const name = "module"
-
 // settings are what the process is told before it is confined.
 type settings struct {
 	Rules    confine.Rules `json:"rules"`
@@ -41,7 +38,7 @@ func For(hidden ...string) func(token config.Member) hsm.Launcher {
 		if err != nil { // strings and numbers
 			panic(err)
 		}
-		return process.Child{Arguments: []string{name, "--settings", string(text)}, Environment: p.Environment}
+		return process.Child{Arguments: []string{module.Argument, "--settings", string(text)}, Environment: p.Environment}
 	}
 }
 
@@ -82,7 +79,7 @@ func rules(token config.Member, hidden []string) confine.Rules {
 func Command() *cobra.Command {
 	var text, owner string
 	c := &cobra.Command{
-		Use:    name,
+		Use:    module.Argument,
 		Short:  "Be the process of a PKCS#11 module",
 		Long:   "Be the process in which a PKCS#11 module runs. The appliance starts it, or systemd with a\nsocket for it; it is not for people.",
 		Hidden: true,

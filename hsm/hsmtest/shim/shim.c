@@ -275,7 +275,8 @@ static CK_RV my_C_Finalize(CK_VOID_PTR a)
 
 /* Slots and what tokens say about themselves */
 
-enum { NEIGHBOUR = 0x7f000000 }; /* the first slot of the neighbours */
+/* The first slot of the neighbours: SoftHSM2 has slots of 31 bits. */
+#define NEIGHBOUR ((CK_SLOT_ID)1 << 32)
 
 static CK_RV my_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID_PTR out, CK_ULONG_PTR n)
 {

@@ -25,6 +25,7 @@ func main() {
 	fmt.Printf("confinement: core_pattern %q\n", read("/proc/sys/kernel/core_pattern"))
 	fmt.Println("confinement: sysrq", read("/proc/sys/kernel/sysrq"))
 	fmt.Println("confinement: modules_disabled", read("/proc/sys/kernel/modules_disabled"))
+	fmt.Println("confinement: lsm", read("/sys/kernel/security/lsm"))
 	swaps := "none"
 	if strings.Count(read("/proc/swaps"), "\n") > 0 {
 		swaps = read("/proc/swaps")

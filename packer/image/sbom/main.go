@@ -31,6 +31,7 @@ import (
 func main() {
 	version := flag.String("version", "", "the release's name")
 	lock := flag.String("lock", "", "packages.lock: lines of name, version and SHA-256")
+	release := flag.String("debian", "", "the number of the Debian release that the packages are of")
 	names := flag.String("packages", "", "names of the Debian packages in the image, separated by spaces")
 	var programs []string
 	flag.Func("program", "Go program in the image (more than once)", func(path string) error {
@@ -38,35 +39,41 @@ func main() {
 		return nil
 	})
 	flag.Parse()
-	if err := run(os.Stdout, *version, *lock, strings.Fields(*names), programs); err != nil {
+	if err := run(os.Stdout, input{*version, *lock, *release, strings.Fields(*names), programs}); err != nil {
 		fmt.Fprintln(os.Stderr, "sbom:", err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, version, lock string, names, programs []string) error {
-	if version == "" || lock == "" || len(names) == 0 || len(programs) == 0 {
-		return errors.New("--version, --lock, --packages and --program are needed")
+// input is what main's flags say.
+type input struct {
+	version, lock, debian string
+	packages, programs    []string
+}
+
+func run(w io.Writer, in input) error {
+	if in.version == "" || in.lock == "" || in.debian == "" || len(in.packages) == 0 || len(in.programs) == 0 {
+		return errors.New("--version, --lock, --debian, --packages and --program are needed")
 	}
 	// Not the time of the build: two builds give the same bytes.
 	epoch, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {
 		return fmt.Errorf("SOURCE_DATE_EPOCH is to be seconds since 1970: %w", err)
 	}
-	locked, err := readLock(lock)
+	locked, err := readLock(in.lock)
 	if err != nil {
 		return err
 	}
-	s := newSBOM(version)
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+	s := newSBOM(in.version)
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(in.packages))) {
 		l, ok := locked[name]
 		if !ok {
-			return fmt.Errorf("%s has no line in %s", name, lock)
+			return fmt.Errorf("%s has no line in %s", name, in.lock)
 		}
-		s.debian(name, l.version, l.sha256)
+		s.debian(name, in.debian, l)
 	}
-	for _, path := range programs {
-		if err := s.program(path, version); err != nil {
+	for _, path := range in.programs {
+		if err := s.program(path, in.version); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -124,14 +131,14 @@ func newSBOM(version string) *sbom {
 // debian adds a package that the image has files of. They are not all its files:
 // the image's root.list says which. The image is of amd64, and so is the purl, also
 // where the package itself is for every architecture.
-func (s *sbom) debian(name, version, sum string) {
+func (s *sbom) debian(name, release string, l lockedPackage) {
 	p := &spdx.Package{
-		PackageName: name, PackageVersion: version, PackageSPDXIdentifier: identifier("deb", name),
+		PackageName: name, PackageVersion: l.version, PackageSPDXIdentifier: identifier("deb", name),
 		PackageSupplier:  &common.Supplier{SupplierType: "Organization", Supplier: "Debian"},
-		PackageChecksums: []common.Checksum{{Algorithm: common.SHA256, Value: sum}},
+		PackageChecksums: []common.Checksum{{Algorithm: common.SHA256, Value: l.sha256}},
 		PackageComment:   "The checksum is the .deb's. The image has some of its files.",
 	}
-	locate(p, "pkg:deb/debian/"+escape(name)+"@"+escape(version)+"?arch=amd64&distro=debian-12")
+	locate(p, "pkg:deb/debian/"+escape(name)+"@"+escape(l.version)+"?arch=amd64&distro=debian-"+release)
 	s.add(imageID, p)
 }
 

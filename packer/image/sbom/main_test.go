@@ -35,7 +35,7 @@ func make1(t *testing.T, version string, packages ...string) []byte {
 	}
 	lock := writeLock(t, "libaudit1 1:3.0.9-1 "+hash+"\nlibc6 2.36-9+deb12u14 "+hash+"\nlibstdc++6 12.2.0-14~x "+hash+"\n")
 	var out bytes.Buffer
-	if err := run(&out, version, lock, packages, []string{self, self}); err != nil {
+	if err := run(&out, input{version, lock, "15", packages, []string{self, self}}); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -78,9 +78,9 @@ func TestDocument(t *testing.T) {
 		}
 	}
 	for _, purl := range []string{
-		"pkg:deb/debian/libc6@2.36-9%2Bdeb12u14?arch=amd64&distro=debian-12",
-		"pkg:deb/debian/libaudit1@1:3.0.9-1?arch=amd64&distro=debian-12",
-		"pkg:deb/debian/libstdc%2B%2B6@12.2.0-14~x?arch=amd64&distro=debian-12",
+		"pkg:deb/debian/libc6@2.36-9%2Bdeb12u14?arch=amd64&distro=debian-15",
+		"pkg:deb/debian/libaudit1@1:3.0.9-1?arch=amd64&distro=debian-15",
+		"pkg:deb/debian/libstdc%2B%2B6@12.2.0-14~x?arch=amd64&distro=debian-15",
 	} {
 		if !purls[purl] {
 			t.Errorf("no %s", purl)
@@ -164,7 +164,7 @@ func TestRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("SOURCE_DATE_EPOCH", tt.epoch)
 			var out bytes.Buffer
-			err := run(&out, tt.version, writeLock(t, tt.lock), strings.Fields(tt.packages), []string{tt.program})
+			err := run(&out, input{tt.version, writeLock(t, tt.lock), "15", strings.Fields(tt.packages), []string{tt.program}})
 			if err == nil || !strings.Contains(err.Error(), tt.want) || out.Len() > 0 {
 				t.Errorf("error %v and %d bytes, want %q", err, out.Len(), tt.want)
 			}

@@ -17,13 +17,13 @@ import (
 )
 
 // go test -tags image ./packer/image/uefivars, with Debian's packages ovmf,
-// qemu-system-x86, efitools, sbsigntool, openssl and systemd-boot-efi. It needs no
-// KVM.
+// qemu-system-x86, efitools, sbsigntool and openssl, and with the image's packages in
+// build/tools (packer/image/tools). It needs no KVM.
 const (
 	firmware       = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 	emptyStore     = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 	storeWithKeys  = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
-	efiApplication = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+	efiApplication = "../../../build/tools/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 )
 
 // What firmware, and then the application, writes to the serial port.
