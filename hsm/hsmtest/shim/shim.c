@@ -275,8 +275,7 @@ static CK_RV my_C_Finalize(CK_VOID_PTR a)
 
 /* Slots and what tokens say about themselves */
 
-/* The first slot of the neighbours: SoftHSM2 has slots of 31 bits. */
-#define NEIGHBOUR ((CK_SLOT_ID)1 << 32)
+#define NEIGHBOUR 0x80000000UL /* the first slot of the neighbours: SoftHSM2 numbers its own up to 0x7fffffff */
 
 static CK_RV my_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID_PTR out, CK_ULONG_PTR n)
 {
