@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -340,7 +339,7 @@ func (a *answers) check(t *testing.T, d doomed) {
 			t.Errorf("%s: the deletion is undone", k.ID)
 		}
 	}
-	if got := keyObjects(t, appliancetest.PKCS11{Module: d.Module, TokenLabel: d.TokenLabel}); got != inToken {
+	if got := keyObjects(t, appliancetest.PKCS11{Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN)}); got != inToken {
 		t.Errorf("there are %d key objects in the token for %d versions of keys", got, inToken)
 	}
 	for what := range a.done {
@@ -382,19 +381,10 @@ func keyObjects(t *testing.T, device appliancetest.Device) int {
 	return len(keyLabels(t, device))
 }
 
-// keyLabels gives the labels of the objects of external keys in a real token, by hand;
-// the token is open.
+// keyLabels gives the labels of the objects of external keys in a real token, by hand.
 func keyLabels(t *testing.T, device appliancetest.Device) (labels []string) {
 	t.Helper()
-	token := device.(appliancetest.PKCS11)
-	p := pkcs11.New(token.Module)
-	defer p.Destroy()
-	slots := must(p.GetSlotList(true))(t)
-	slot := slices.IndexFunc(slots, func(slot uint) bool {
-		info, err := p.GetTokenInfo(slot)
-		return err == nil && info.Label == token.TokenLabel
-	})
-	s := must(p.OpenSession(slots[slot], pkcs11.CKF_SERIAL_SESSION))(t)
+	p, s := hsmtest.ByHand(t, hsm.Config(device.(appliancetest.PKCS11)))
 	defer func() { _ = p.CloseSession(s) }()
 	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY)}); err != nil {
 		t.Fatal(err)

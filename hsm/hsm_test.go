@@ -14,7 +14,6 @@ import (
 
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
-	"holdfast/hsm/softhsm"
 )
 
 func TestMain(m *testing.M) { hsmtest.Main(m) }
@@ -39,46 +38,12 @@ func open(t *testing.T, cfg hsm.Config) *hsm.Token {
 	return token
 }
 
-// raw gives a session of the binding on the token, beside the module's process, to do by
-// hand what the package does not. It is behind no shim.
-func raw(t *testing.T, cfg hsm.Config) (*pkcs11.Ctx, pkcs11.SessionHandle) {
-	t.Helper()
-	module, err := softhsm.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := pkcs11.New(module)
-	if err := p.Initialize(); err == nil {
-		t.Cleanup(func() { _ = p.Finalize() })
-	} else if !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
-		t.Fatal(err)
-	}
-	slots, err := p.GetSlotList(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, slot := range slots {
-		if info, err := p.GetTokenInfo(slot); err == nil && info.Label == cfg.TokenLabel {
-			s, err := p.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := p.Login(s, pkcs11.CKU_USER, string(cfg.PIN)); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)) {
-				t.Fatal(err)
-			}
-			return p, s
-		}
-	}
-	t.Fatal("no such token")
-	return nil, 0
-}
-
 var aes256 = pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32)
 
 // makeKey makes an AES key by hand.
 func makeKey(t *testing.T, cfg hsm.Config, label string, attributes ...*pkcs11.Attribute) {
 	t.Helper()
-	p, s := raw(t, cfg)
+	p, s := hsmtest.ByHand(t, cfg)
 	template := append([]*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true), pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
@@ -223,7 +188,7 @@ func TestKeys(t *testing.T) {
 // that is open already.
 func destroyByHand(t *testing.T, cfg hsm.Config, label string) {
 	t.Helper()
-	p, s := raw(t, cfg)
+	p, s := hsmtest.ByHand(t, cfg)
 	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
 		t.Fatal(err)
 	}

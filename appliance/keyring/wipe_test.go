@@ -230,40 +230,15 @@ func TestTokenObjects(t *testing.T) {
 // objectsOf finds the token's objects of the label by hand, beside the module's process.
 func objectsOf(t *testing.T, cfg hsm.Config, label string) (*pkcs11.Ctx, pkcs11.SessionHandle, []pkcs11.ObjectHandle) {
 	t.Helper()
-	p := pkcs11.New(cfg.Module)
-	t.Cleanup(p.Destroy)
-	if err := p.Initialize(); err == nil {
-		t.Cleanup(func() { _ = p.Finalize() })
-	} else if !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
+	p, s := hsmtest.ByHand(t, cfg)
+	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
 		t.Fatal(err)
 	}
-	slots, err := p.GetSlotList(true)
-	if err != nil {
+	found, _, err := p.FindObjects(s, 10)
+	if err := errors.Join(err, p.FindObjectsFinal(s)); err != nil {
 		t.Fatal(err)
 	}
-	for _, slot := range slots {
-		info, err := p.GetTokenInfo(slot)
-		if err != nil || info.Label != cfg.TokenLabel {
-			continue
-		}
-		s, err := p.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Login(s, pkcs11.CKU_USER, string(cfg.PIN)); err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)) {
-			t.Fatal(err)
-		}
-		if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
-			t.Fatal(err)
-		}
-		found, _, err := p.FindObjects(s, 10)
-		if err := errors.Join(err, p.FindObjectsFinal(s)); err != nil {
-			t.Fatal(err)
-		}
-		return p, s, found
-	}
-	t.Fatal("no such token")
-	return nil, 0, nil
+	return p, s, found
 }
 
 // TestDestroyTokenObjectForm: only objects of the form that the keyring itself
