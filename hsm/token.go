@@ -20,6 +20,8 @@ type Token struct {
 	mu      sync.Mutex
 	process *running // nil while the token is lost
 	why     error    // why process is nil
+	// connecting is held while a process opens the token.
+	connecting sync.Mutex
 	// closed ends the background work.
 	closed     bool
 	stop       chan struct{}
@@ -27,11 +29,11 @@ type Token struct {
 
 	// known is a ciphertext of the master key, made when the token was opened first:
 	// after it is opened anew, the master key must be the same.
-	known [][]byte
+	known []byte
+	// otherKeys says that the token can work with other keys than the master key.
+	otherKeys bool
 	// starts is how many processes there have been in which the token was open.
 	starts int
-	// unanswered says that the last attempt to log in had no answer.
-	unanswered bool
 }
 
 // Look finds the token as [Open] does and gives what it says about itself, without a PIN, a login
@@ -75,8 +77,14 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	return t, nil
 }
 
+// unanswered has the names of tokens at which the last attempt to log in had no answer: it may
+// have counted. It is of the whole program, because whoever opens the token next must know.
+var unanswered sync.Map
+
 // connect starts a process and opens the token in it.
 func (t *Token) connect(ctx context.Context) (*running, error) {
+	t.connecting.Lock()
+	defer t.connecting.Unlock()
 	p, err := start(ctx, &t.cfg, t.cfg.MaxSessions+1)
 	if err != nil {
 		return nil, err
@@ -91,17 +99,21 @@ func (t *Token) connect(ctx context.Context) (*running, error) {
 
 func (t *Token) open(ctx context.Context, p *running) error {
 	settings := t.cfg.settings()
-	settings.Unanswered = t.unanswered
+	_, settings.Unanswered = unanswered.Load(settings.Name())
+	tried := false
 	var opened wire.Opened
-	err := p.opening(ctx, wire.Open, func() { t.unanswered = true }, func(fields [][]byte) (err error) {
+	err := p.opening(ctx, wire.Open, func() {
+		tried = true
+		unanswered.Store(settings.Name(), true)
+	}, func(fields [][]byte) (err error) {
 		if len(fields) != 1 {
 			return errAnswer
 		}
 		opened, err = wire.Read[wire.Opened](fields[0])
 		return err
 	}, wire.JSON(settings), t.cfg.PIN)
-	if !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
-		t.unanswered = false
+	if tried && !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		unanswered.Delete(settings.Name())
 	}
 	if err != nil {
 		return err
@@ -116,21 +128,18 @@ func (t *Token) open(ctx context.Context, p *running) error {
 		}
 	}
 	known := t.known
-	if known == nil {
-		known = [][]byte{nil, nil, nil}
-	}
 	err = p.opening(ctx, wire.Prepare, nil, func(fields [][]byte) error {
-		if len(fields) != 3 {
+		if len(fields) != 1 {
 			return errAnswer
 		}
-		known = clones(fields)
+		known = append([]byte{}, fields[0]...)
 		return nil
-	}, append([][]byte{wire.JSON(wire.Preparation{MakeMasterKey: makeKey})}, known...)...)
+	}, wire.JSON(wire.Preparation{MakeMasterKey: makeKey}), known)
 	if err != nil {
 		return err
 	}
 	if t.known == nil {
-		t.known = known
+		t.known, t.otherKeys = known, opened.OtherKeys
 	}
 	for _, c := range p.all[1 : 1+opened.Sessions] {
 		p.free <- c
@@ -201,12 +210,12 @@ func (t *Token) current() (*running, error) {
 // token from here on.
 func (t *Token) lose(p *running, why error) error {
 	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+	t.mu.Lock() // first: who gets the error finds the process gone
+	defer t.mu.Unlock()
 	if !p.end(lost) {
 		return lost
 	}
 	p.kill()
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.process != p {
 		go p.release()
 		return lost
@@ -273,31 +282,46 @@ var observed = map[wire.Op]string{wire.Info: "Info", wire.Random: "GenerateRando
 // part or, if it is a list, in several. It gives up when ctx ends, though the call may go
 // on in the module; its session is not used until it is back.
 func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) error, fields ...[]byte) error {
-	p, err := t.current()
+	p, c, err := t.take(ctx)
 	if err != nil {
 		return err
-	}
-	var c *wire.Conn
-	select {
-	case c = <-p.free:
-	default:
-		select {
-		case c = <-p.free:
-		case <-p.Done():
-			return t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
-		case <-ctx.Done():
-			return fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
-		}
-	}
-	if !p.begin() {
-		if _, err := t.current(); err != nil {
-			return err
-		}
-		return fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
 	}
 	a := &asked{token: t, process: p, conn: c, op: op, until: time.Now().Add(t.cfg.CallTimeout),
 		observed: t.cfg.Observe(cmp.Or(t.cfg.TokenLabel, t.cfg.TokenSerial), observed[op])}
 	return a.ask(ctx, use, fields)
+}
+
+// take gives the process and a connection to it that is free, and counts an operation
+// there. It waits for one until ctx ends.
+func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
+	for {
+		p, err := t.current()
+		if err != nil {
+			return nil, nil, err
+		}
+		var c *wire.Conn
+		select {
+		case c = <-p.free:
+		default:
+			select {
+			case c = <-p.free:
+			case <-p.renewed:
+				continue
+			case <-p.Done():
+				return nil, nil, t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
+			}
+		}
+		if p.begin() {
+			return p, c, nil
+		}
+		if now, err := t.current(); err != nil {
+			return nil, nil, err
+		} else if now == p { // it is about to be given up
+			return nil, nil, fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
+		}
+	}
 }
 
 // asked is an operation under way.
