@@ -55,11 +55,12 @@ func Secrets(c *config.Config) (hidden []string) {
 	return hidden
 }
 
-const defaultMemoryMiB = 1024
+// DefaultMemoryMiB bounds the memory of a module process where the configuration does not, in MiB.
+const DefaultMemoryMiB = 1024
 
 func rules(token config.Member, hidden []string) confine.Rules {
 	p := token.Process
-	r := confine.Rules{Read: p.Read, Write: p.Write, Hidden: hidden, AnyPort: len(p.Ports) == 0, MemoryBytes: defaultMemoryMiB << 20}
+	r := confine.Rules{Read: p.Read, Write: p.Write, Hidden: hidden, AnyPort: len(p.Ports) == 0, MemoryBytes: DefaultMemoryMiB << 20}
 	if p.MemoryMiB > 0 {
 		r.MemoryBytes = uint64(p.MemoryMiB) << 20
 	}
