@@ -15,6 +15,7 @@ import (
 	"holdfast/attest/tpm"
 	"holdfast/cmd/internal/modules"
 	"holdfast/hsm"
+	"holdfast/hsm/dialect"
 	"holdfast/xks"
 )
 
@@ -23,6 +24,7 @@ var inForce = map[string]any{
 	"hsm.master_key_label":    hsm.DefaultMasterKeyLabel,
 	"hsm.max_sessions":        hsm.DefaultMaxSessions,
 	"hsm.process.memory_mib":  modules.DefaultMemoryMiB,
+	"hsm.dialect":             dialect.Standard,
 	"hsm.lease":               appliance.DefaultLease,
 	"attestation.tpm":         device.TPM,
 	"attestation.event_log":   tpm.DefaultEventLog,
