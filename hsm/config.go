@@ -2,10 +2,13 @@ package hsm
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
+	"holdfast/hsm/dialect"
 	"holdfast/hsm/wire"
 )
 
@@ -32,9 +35,9 @@ type Config struct {
 	ProbeKeyLabel string
 	// MaxSessions bounds the operations in the token at once. Default [DefaultMaxSessions].
 	MaxSessions int
-	// IVFromToken is for tokens that insist on making the IV of AES-GCM
-	// themselves, as AWS CloudHSM does.
-	IVFromToken bool
+	// Dialect is the name of the token's dialect of AES-GCM (package dialect). Default
+	// [dialect.Standard].
+	Dialect string
 	// Launcher starts the module's process. It is needed.
 	Launcher Launcher
 	// CallTimeout bounds how long one call lasts in the module, also when its caller has
@@ -69,6 +72,11 @@ func (c *Config) setDefaults() error {
 	if (c.TokenLabel == "") == (c.TokenSerial == "") {
 		return errors.New("hsm: name the token by its label or by its serial number, and not by both")
 	}
+	d, ok := dialect.Of(c.Dialect)
+	if !ok {
+		return fmt.Errorf("hsm: there is no dialect %q; there are %s", c.Dialect, strings.Join(dialect.Names(), ", "))
+	}
+	c.Dialect = d.Name
 	if c.MasterKeyLabel == "" {
 		c.MasterKeyLabel = DefaultMasterKeyLabel
 	}
@@ -105,7 +113,7 @@ func (c *Config) name() string { return c.settings().Name() }
 // settings are what the module's process is told.
 func (c *Config) settings() wire.Settings {
 	return wire.Settings{Module: c.Module, TokenLabel: c.TokenLabel, TokenSerial: c.TokenSerial, MasterKeyLabel: c.MasterKeyLabel,
-		ProbeKeyLabel: c.ProbeKeyLabel, MaxSessions: c.MaxSessions, IVFromToken: c.IVFromToken}
+		ProbeKeyLabel: c.ProbeKeyLabel, MaxSessions: c.MaxSessions, Dialect: c.Dialect}
 }
 
 // ownKey says whether the label is of the master key or the probe key.

@@ -26,6 +26,8 @@ var (
 	ErrAmbiguous error = wire.Ambiguous
 	// ErrNoDataObjects: the token does not let its user make data objects (CKO_DATA).
 	ErrNoDataObjects error = wire.NoDataObjects
+	// ErrNoMechanism: the token lacks a mechanism that is needed.
+	ErrNoMechanism error = wire.NoMechanism
 	// ErrDecrypt: the ciphertext does not authenticate.
 	ErrDecrypt error = wire.NotAuthentic
 	// ErrClosed: the token was closed.

@@ -27,7 +27,9 @@ type Token struct {
 
 	// known is a ciphertext of the master key, made when the token was opened first:
 	// after it is opened anew, the master key must be the same.
-	known [][]byte
+	known []byte
+	// otherKeys says that the token can work with other keys than the master key.
+	otherKeys bool
 	// unanswered says that the last attempt to log in had no answer.
 	unanswered bool
 }
@@ -114,21 +116,18 @@ func (t *Token) open(ctx context.Context, p *running) error {
 		}
 	}
 	known := t.known
-	if known == nil {
-		known = [][]byte{nil, nil, nil}
-	}
 	err = p.opening(ctx, wire.Prepare, nil, func(fields [][]byte) error {
-		if len(fields) != 3 {
+		if len(fields) != 1 {
 			return errAnswer
 		}
-		known = clones(fields)
+		known = append([]byte{}, fields[0]...)
 		return nil
-	}, append([][]byte{wire.JSON(wire.Preparation{MakeMasterKey: makeKey})}, known...)...)
+	}, wire.JSON(wire.Preparation{MakeMasterKey: makeKey}), known)
 	if err != nil {
 		return err
 	}
 	if t.known == nil {
-		t.known = known
+		t.known, t.otherKeys = known, opened.OtherKeys
 	}
 	for _, c := range p.all[1 : 1+opened.Sessions] {
 		p.free <- c
@@ -197,12 +196,12 @@ func (t *Token) current() (*running, error) {
 // token from here on.
 func (t *Token) lose(p *running, why error) error {
 	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+	t.mu.Lock() // first: who gets the error finds the process gone
+	defer t.mu.Unlock()
 	if !p.end(lost) {
 		return lost
 	}
 	p.kill()
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.process != p {
 		go p.release()
 		return lost

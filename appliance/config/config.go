@@ -28,6 +28,7 @@ import (
 	"holdfast/appliance/postgres/address"
 	"holdfast/attest/privatefile"
 	"holdfast/attest/release"
+	"holdfast/hsm/dialect"
 )
 
 // Config is the whole configuration. The comments name the TOML keys' meaning;
@@ -131,8 +132,9 @@ type HSM struct {
 	// Lease is how long keys stay in memory while the HSM does not answer;
 	// default 15m, 1s to 24h.
 	Lease Duration `toml:"lease" default:"15m"`
-	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
-	IVFromToken bool `toml:"iv_from_token" default:"false"`
+	// Dialect is how the token wants the IV of AES-GCM: a name of package dialect; default
+	// standard.
+	Dialect string `toml:"dialect" default:"standard"`
 	// NoInstallationObject is for tokens that take no data objects (CKO_DATA). Then no
 	// copy of an installation is the owner, and nothing in the HSM is ever destroyed.
 	NoInstallationObject bool `toml:"no_installation_object" default:"false"`
@@ -559,6 +561,11 @@ type statement struct {
 	alone string
 }
 
+// replaced says what stands in the place of keys of before.
+var replaced = map[string]string{
+	"hsm.iv_from_token": `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
+}
+
 // read finds the line of each key, and decodes each statement alone, so that
 // all unknown keys and wrong types are found at once and not only the first. It
 // gives what could be read, so that it is checked as well: a document of the kind that
@@ -582,7 +589,9 @@ func (ck *checker) read(text []byte, document func() (any, *Config)) (any, *Conf
 		case errors.As(err, &strict):
 			for _, e := range strict.Errors {
 				key := strings.Join(e.Key(), ".")
-				if !unknownTables[key] { // what is in it is unknown as well
+				if instead := replaced[key]; instead != "" {
+					ck.add(s.line, "unknown key %s: %s", key, instead)
+				} else if !unknownTables[key] { // what is in it is unknown as well
 					ck.add(s.line, "unknown key %s", key)
 				}
 				unknownTables[key] = true
@@ -899,6 +908,9 @@ func (ck *checker) checkHSM(h *HSM) {
 		ck.at("hsm.token_serial", "hsm.token_label selects the token already; keep one of the two")
 	}
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
+	if _, ok := dialect.Of(h.Dialect); !ok {
+		ck.at("hsm.dialect", "%q is none of %s", h.Dialect, strings.Join(dialect.Names(), ", "))
+	}
 	ck.checkSpan("hsm.lease", h.Lease, time.Second, 24*time.Hour)
 }
 

@@ -39,7 +39,7 @@ var settings = []Setting{
 	{Key: "hsm.master_key_label", Example: `"holdfast-master"`, Meaning: "The label of the master key in the token."},
 	{Key: "hsm.max_sessions", Example: `16`, Meaning: "How many operations run in the token at once."},
 	{Key: "hsm.lease", Example: `"15m"`, Meaning: "How long keys stay in memory while the HSM does not answer."},
-	{Key: "hsm.iv_from_token", Example: `false`, Meaning: "The token insists on making the IV, as AWS CloudHSM does."},
+	{Key: "hsm.dialect", Example: `"standard"`, Meaning: "How the token wants the IV of AES-GCM: standard, luna-fips, protectserver-fips, protectserver-7.0-fips or cloudhsm."},
 	{Key: "hsm.no_installation_object", Example: `false`, Meaning: "The token takes no data objects (CKO_DATA). Then nothing in the HSM is ever destroyed."},
 	{Key: "hsm.members.module", Example: `"libpkcs11.so"`, Meaning: "The module of one more token; the one above if empty."},
 	{Key: "hsm.members.token_label", Example: `"holdfast-b"`, Meaning: "The label of one more token with the same master key and PIN. Give this or token_serial."},

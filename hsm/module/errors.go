@@ -27,7 +27,30 @@ func wrap(function string, err error) error {
 	} else {
 		name = fmt.Sprintf("CKR_VENDOR_DEFINED 0x%X", uint(p))
 	}
-	return &wire.Error{Op: function, Name: name, Code: uint(p)}
+	e := &wire.Error{Op: function, Name: name, Code: uint(p)}
+	for _, a := range advice {
+		if a.code == e.Code && slices.Contains(a.functions, function) {
+			return fmt.Errorf("%w: %s", e, a.text)
+		}
+	}
+	return e
+}
+
+// advice is what return values mean here, and what to do.
+var advice = []struct {
+	code      uint
+	functions []string
+	text      string
+}{
+	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_EncryptInit", "C_DecryptInit"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087), or else CKM_AES_KEY_WRAP_KWP (0x210B): allow one in the HSM's policy"},
+	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_WrapKey", "C_UnwrapKey"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_KEY_WRAP_KWP (0x210B) where CKM_AES_GCM is missing: allow one in the HSM's policy"},
+	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_GenerateKey"}, "the HSM does not make AES keys; allow CKM_AES_KEY_GEN (0x1080) in its policy"},
+	{pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, []string{"C_EncryptInit", "C_DecryptInit", "C_WrapKey", "C_UnwrapKey"}, "the HSM's policy does not permit this use of the key; allow encryption and decryption, or wrapping and unwrapping, to this user"},
+	{pkcs11.CKR_SESSION_COUNT, []string{"C_OpenSession"}, "all sessions of the token are in use, and one must be free; end other users of the token, or allow more sessions in the HSM"},
+	{pkcs11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, []string{"C_Login"}, "another user, such as the security officer, is logged in to the token; log that user out"},
+	{pkcs11.CKR_USER_TOO_MANY_TYPES, []string{"C_Login"}, "another user, such as the security officer, is logged in to the token; log that user out"},
+	{pkcs11.CKR_TOKEN_WRITE_PROTECTED, []string{"C_OpenSession", "C_GenerateKey"}, "this user may not make keys in the token; allow it, or make the master key with the vendor's tool"},
+	{pkcs11.CKR_TEMPLATE_INCONSISTENT, []string{"C_CreateObject", "C_UnwrapKey"}, "the HSM does not let the attributes be; a key of custody cached needs a session key that can be read (CKA_SENSITIVE false, CKA_EXTRACTABLE true) if the HSM lacks CKM_AES_GCM, and an imported one CKA_EXTRACTABLE false"},
 }
 
 func codeIn(err error, codes ...uint) bool {
@@ -40,7 +63,7 @@ func codeIn(err error, codes ...uint) bool {
 
 // answered says whether an error is a clear answer to what was asked.
 func answered(err error) bool {
-	for _, c := range []wire.Class{wire.NotFound, wire.Exists, wire.Ambiguous, wire.NotAuthentic, wire.NoDataObjects, wire.NotBegun} {
+	for _, c := range []wire.Class{wire.NotFound, wire.Exists, wire.Ambiguous, wire.NotAuthentic, wire.NoDataObjects, wire.NoMechanism, wire.NotBegun} {
 		if errors.Is(err, c) {
 			return true
 		}
@@ -59,8 +82,10 @@ func tokenLost(err error) bool {
 		pkcs11.CKR_USER_NOT_LOGGED_IN, pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR)
 }
 
-// noSession: the token has no session to give.
-func noSession(err error) bool { return codeIn(err, pkcs11.CKR_SESSION_COUNT) }
+// noSession: the token has no session to give. AWS CloudHSM has said CKR_ARGUMENTS_BAD.
+func noSession(err error) bool {
+	return codeIn(err, pkcs11.CKR_SESSION_COUNT, pkcs11.CKR_ARGUMENTS_BAD)
+}
 
 // handleStale: the key object's handle is not valid any more.
 func handleStale(err error) bool {
@@ -82,7 +107,7 @@ func pinRefused(err error) bool {
 // unclear says whether a decryption's error can mean a wrong tag, or a failure of the token.
 func unclear(err error) bool {
 	return codeIn(err, pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID, pkcs11.CKR_SIGNATURE_INVALID,
-		pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED)
+		pkcs11.CKR_WRAPPED_KEY_INVALID, pkcs11.CKR_WRAPPED_KEY_LEN_RANGE, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED)
 }
 
 func ambiguous(label string, n int) error {

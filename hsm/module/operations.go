@@ -2,8 +2,6 @@ package module
 
 import (
 	"bytes"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,42 +46,35 @@ func (t *token) random(until time.Time, n int) (out []byte, err error) {
 	return out, err
 }
 
-// wrapFormat is the first byte of a wrapped secret: IV of 12 bytes, ciphertext and tag of
-// 16 follow. wrapFormat16 is the same with an IV of 16 bytes, as some tokens make it.
-const (
-	wrapFormat   = 1
-	wrapFormat16 = 2
-)
-
-// wrapSecret encrypts a secret under the master key, by AES-GCM inside of the token, and
-// binds it to aad.
-func (t *token) wrapSecret(until time.Time, secret, aad []byte) ([]byte, error) {
-	s, err := t.encryptWith(until, t.settings.MasterKeyLabel, secret, aad)
-	if err != nil {
-		return nil, err
-	}
-	format := byte(wrapFormat)
-	if len(s.iv) == 16 {
-		format = wrapFormat16
-	}
-	return bytes.Join([][]byte{{format}, s.iv, s.ciphertext, s.tag}, nil), nil
+// wrapSecret encrypts a secret under the master key, inside of the token or with a key that
+// it wraps, and binds it to aad.
+func (t *token) wrapSecret(until time.Time, secret, aad []byte) (blob []byte, err error) {
+	err = t.do(until, func(h pkcs11.SessionHandle) error {
+		key, err := t.key(h, t.settings.MasterKeyLabel)
+		if err != nil {
+			return err
+		}
+		s, err := t.protect(h, key, secret, aad)
+		blob = s.blob()
+		return err
+	})
+	return blob, err
 }
 
 // unwrapSecret decrypts what wrapSecret gave; [wire.NotAuthentic] if the blob, the aad or
 // the master key is another.
 func (t *token) unwrapSecret(until time.Time, blob, aad []byte) ([]byte, error) {
-	if len(blob) == 0 {
-		return nil, wire.NotAuthentic
+	s, err := parse(blob)
+	if err != nil {
+		return nil, err
 	}
-	n, ok := map[byte]int{wrapFormat: 12, wrapFormat16: 16}[blob[0]]
-	if !ok || len(blob) < 1+n+tagBytes {
-		return nil, wire.NotAuthentic
-	}
-	end := len(blob) - tagBytes
-	return t.decryptWith(until, t.settings.MasterKeyLabel, sealed{blob[1 : 1+n], blob[1+n : end], blob[end:]}, aad)
+	return t.decryptWith(until, t.settings.MasterKeyLabel, s, aad)
 }
 
 func (t *token) generateKey(until time.Time, label string) error {
+	if err := t.keysInToken(); err != nil {
+		return err
+	}
 	return t.do(until, func(h pkcs11.SessionHandle) error {
 		if err := t.mustNotExist(h, label); err != nil {
 			return err
@@ -96,20 +87,19 @@ func (t *token) importKey(until time.Time, label string, key []byte) error {
 	if len(key) != keyBytes {
 		return fmt.Errorf("key %q: %d bytes; an AES-256 key has %d", label, len(key), keyBytes)
 	}
+	if err := t.keysInToken(); err != nil {
+		return err
+	}
 	return t.do(until, func(h pkcs11.SessionHandle) error {
 		if err := t.mustNotExist(h, label); err != nil {
 			return err
 		}
 		var object pkcs11.ObjectHandle
 		err := erasing(len(key), func() (err error) {
-			object, err = t.module.CreateObject(h, keyTemplate(label, key))
+			object, err = t.module.CreateObject(h, t.keyTemplate(label, key))
 			return err
 		})
-		if err != nil {
-			return wrap("C_CreateObject", err)
-		}
-		t.keep(label, object)
-		return nil
+		return t.made(h, "C_CreateObject", label, object, err)
 	})
 }
 
@@ -134,6 +124,9 @@ func (t *token) destroyKey(until time.Time, label string) error {
 }
 
 func (t *token) encryptWith(until time.Time, label string, plaintext, aad []byte) (out sealed, err error) {
+	if err := t.keysInToken(); err != nil {
+		return sealed{}, err
+	}
 	err = t.do(until, func(h pkcs11.SessionHandle) error {
 		key, err := t.key(h, label)
 		if err != nil {
@@ -172,59 +165,6 @@ func (t *token) decryptWith(until time.Time, label string, in sealed, aad []byte
 		return err
 	})
 	return out, err
-}
-
-// Sizes of AES-GCM in bytes (SP 800-38D section 5.2.1).
-const (
-	ivBytes  = 12
-	tagBytes = 16
-)
-
-func (t *token) encrypt(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, plaintext, aad []byte) (sealed, error) {
-	iv := make([]byte, ivBytes)
-	if !t.settings.IVFromToken {
-		_, _ = rand.Read(iv) // never fails (crypto/rand)
-	}
-	params := pkcs11.NewGCMParams(iv, aad, tagBytes*8)
-	defer params.Free()
-	if err := t.module.EncryptInit(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
-		return sealed{}, wrap("C_EncryptInit", err)
-	}
-	out, err := t.module.Encrypt(h, plaintext)
-	if err != nil {
-		return sealed{}, wrap("C_Encrypt", err)
-	}
-	if t.settings.IVFromToken {
-		if iv = params.IV(); bytes.Equal(iv, make([]byte, len(iv))) {
-			return sealed{}, errors.New("C_Encrypt: the token was to make the IV and did not; set hsm.iv_from_token = false")
-		}
-	}
-	if len(out) != len(plaintext)+tagBytes {
-		return sealed{}, fmt.Errorf("C_Encrypt: %d bytes came back for %d and a tag of %d", len(out), len(plaintext), tagBytes)
-	}
-	n := len(plaintext)
-	return sealed{iv, out[:n:n], out[n:]}, nil
-}
-
-func (t *token) decrypt(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, in sealed, aad []byte) ([]byte, error) {
-	params := pkcs11.NewGCMParams(in.iv, aad, tagBytes*8)
-	defer params.Free()
-	if err := t.module.DecryptInit(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
-		return nil, wrap("C_DecryptInit", err)
-	}
-	var plaintext []byte
-	err := erasing(len(in.ciphertext), func() (err error) {
-		plaintext, err = t.module.Decrypt(h, slices.Concat(in.ciphertext, in.tag))
-		return err
-	})
-	if err != nil {
-		return nil, wrap("C_Decrypt", err)
-	}
-	if len(plaintext) != len(in.ciphertext) {
-		clear(plaintext)
-		return nil, fmt.Errorf("C_Decrypt: %d bytes came back for %d", len(plaintext), len(in.ciphertext))
-	}
-	return plaintext, nil
 }
 
 // application marks the data objects of Holdfast (CKA_APPLICATION).

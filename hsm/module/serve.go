@@ -79,7 +79,7 @@ func (a answer) clear() {
 }
 
 // fieldsOf says how many fields the request of each operation has.
-var fieldsOf = map[wire.Op]int{wire.Look: 1, wire.Open: 2, wire.Prepare: 4, wire.Info: 0, wire.Random: 1, wire.Encrypt: 3, wire.Decrypt: 5, wire.Wrap: 2,
+var fieldsOf = map[wire.Op]int{wire.Look: 1, wire.Open: 2, wire.Prepare: 2, wire.Info: 0, wire.Random: 1, wire.Encrypt: 3, wire.Decrypt: 5, wire.Wrap: 2,
 	wire.Unwrap: 2, wire.Generate: 1, wire.Import: 2, wire.Destroy: 1, wire.Labels: 0, wire.DataObjects: 0, wire.CreateData: 2, wire.DestroyData: 2}
 
 func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
@@ -154,13 +154,15 @@ func (t *token) prepared(f [][]byte) (answer, error) {
 		return answer{}, err
 	}
 	known := sealed{}
-	if len(f[3]) > 0 {
-		known = sealed{clone(f[1]), clone(f[2]), clone(f[3])}
+	if len(f[1]) > 0 {
+		if known, err = parse(clone(f[1])); err != nil {
+			return answer{}, fmt.Errorf("%s: %w", t.settings.Name(), err)
+		}
 	}
 	if known, err = t.prepare(p, known); err != nil {
 		return answer{}, fmt.Errorf("%s: %w", t.settings.Name(), err)
 	}
-	return answer{fields: [][]byte{known.iv, known.ciphertext, known.tag}}, nil
+	return answer{fields: [][]byte{known.blob()}}, nil
 }
 
 func clone(b []byte) []byte { return append([]byte(nil), b...) }
@@ -186,7 +188,7 @@ func (t *token) crypto(op wire.Op, f [][]byte, until time.Time) (answer, error) 
 		s, err = t.encryptWith(until, string(f[0]), f[1], f[2])
 		return answer{fields: [][]byte{s.iv, s.ciphertext, s.tag}}, err
 	case wire.Decrypt:
-		out, err = t.decryptWith(until, string(f[0]), sealed{f[1], f[2], f[3]}, f[4])
+		out, err = t.decryptWith(until, string(f[0]), sealed{iv: f[1], ciphertext: f[2], tag: f[3]}, f[4])
 	}
 	return answer{fields: [][]byte{out}, secret: true}, err
 }

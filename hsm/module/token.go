@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
 
+	"holdfast/hsm/dialect"
 	"holdfast/hsm/wire"
 )
 
@@ -19,6 +22,8 @@ type token struct {
 	module   *pkcs11.Ctx
 	slot     uint
 	sessions sessions
+	dialect  dialect.Dialect
+	wrapping *wrapping // nil if the token does AES-GCM
 
 	mu      sync.Mutex
 	handles map[string]pkcs11.ObjectHandle // key objects by label
@@ -27,16 +32,17 @@ type token struct {
 	lost  error // why nothing works any more
 }
 
-// sealed is a ciphertext with all that its decryption needs.
-type sealed struct{ iv, ciphertext, tag []byte }
-
 // load loads the library and finds the token.
 func load(s wire.Settings) (*token, pkcs11.TokenInfo, error) {
 	m := pkcs11.New(s.Module)
 	if m == nil {
 		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: %s cannot be loaded as a PKCS#11 module: %w; check the path, and that the vendor's software is installed", s.Module, wire.NotFound)
 	}
-	t := &token{settings: s, module: m, handles: map[string]pkcs11.ObjectHandle{}}
+	d, ok := dialect.Of(s.Dialect)
+	if !ok {
+		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: there is no dialect %q; there are %s", s.Dialect, oneOf(dialect.Names()))
+	}
+	t := &token{settings: s, module: m, dialect: d, handles: map[string]pkcs11.ObjectHandle{}}
 	if err := m.Initialize(); err != nil {
 		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: %s: %w", s.Module, wrap("C_Initialize", err))
 	}
@@ -53,27 +59,72 @@ func (t *token) find() (info pkcs11.TokenInfo, err error) {
 		return info, fmt.Errorf("hsm: %s: %w", s.Module, wrap("C_GetSlotList", err))
 	}
 	found := 0
-	var others []error
-	for _, slot := range slots {
-		i, err := t.module.GetTokenInfo(slot)
-		if err != nil {
-			others = append(others, fmt.Errorf("slot %d: %w", slot, wrap("C_GetTokenInfo", err)))
-			continue
-		}
-		if (s.TokenLabel != "" && i.Label == s.TokenLabel) || (s.TokenSerial != "" && i.SerialNumber == s.TokenSerial) {
+	var others []string
+	for slot, c := range t.tokens(slots) {
+		if c.err != nil {
+			others = append(others, fmt.Sprintf("slot %d: %v", slot, c.err))
+		} else if t.named(c.info) {
 			found++
-			t.slot, info = slot, i
+			t.slot, info = slot, c.info
 		}
 	}
+	slices.Sort(others)
 	switch {
 	case found == 0 && len(others) > 0:
-		return info, fmt.Errorf("%s: %w; check its name, and that the HSM is connected; %w", s.Name(), wire.NotFound, errors.Join(others...))
+		return info, fmt.Errorf("%s: %w; check its name, and that the HSM is connected; %s", s.Name(), wire.NotFound, strings.Join(others, "; "))
 	case found == 0:
 		return info, fmt.Errorf("%s: %w; check its name, and that the HSM is connected", s.Name(), wire.NotFound)
 	case found > 1:
 		return info, fmt.Errorf("%s: %w: %d tokens have that name; select one with hsm.token_serial", s.Name(), wire.Ambiguous, found)
 	}
 	return info, nil
+}
+
+func (t *token) named(i pkcs11.TokenInfo) bool {
+	s := t.settings
+	return (s.TokenLabel != "" && i.Label == s.TokenLabel) || (s.TokenSerial != "" && i.SerialNumber == s.TokenSerial)
+}
+
+// card is what a slot says of the token in it.
+type card struct {
+	info pkcs11.TokenInfo
+	err  error
+}
+
+// How long a slot is waited for that does not answer, until the token is found and after.
+const (
+	slotWait      = 10 * time.Second
+	neighbourWait = 2 * time.Second
+)
+
+// tokens asks all slots at once, because one that does not answer is often another HSM's.
+func (t *token) tokens(slots []uint) map[uint]card {
+	type answer struct {
+		slot uint
+		card
+	}
+	answers := make(chan answer, len(slots))
+	all := map[uint]card{}
+	for _, slot := range slots {
+		all[slot] = card{err: errors.New("C_GetTokenInfo does not answer")}
+		go func() {
+			i, err := t.module.GetTokenInfo(slot)
+			answers <- answer{slot, card{i, wrap("C_GetTokenInfo", err)}}
+		}()
+	}
+	wait := time.After(slotWait)
+	for range slots {
+		select {
+		case a := <-answers:
+			all[a.slot] = a.card
+			if a.err == nil && t.named(a.info) {
+				wait = time.After(neighbourWait)
+			}
+		case <-wait:
+			return all
+		}
+	}
+	return all
 }
 
 // mayLogIn says why the PIN is not to be tried.
@@ -106,15 +157,18 @@ func open(s wire.Settings, pin []byte, before func() error) (*token, wire.Opened
 		most = min(most, free)
 	}
 	t.sessions = sessions{module: t.module, slot: t.slot, limit: most, most: most, back: make(chan struct{}, 1)}
+	if err := t.learn(); err != nil {
+		return nil, wire.Opened{}, fmt.Errorf("%s: %w", s.Name(), err)
+	}
 	if err := before(); err != nil {
 		return nil, wire.Opened{}, err
 	}
 	if err := t.logIn(pin); err != nil {
 		return nil, wire.Opened{}, err
 	}
-	o := wire.Opened{Sessions: most}
+	o := wire.Opened{Sessions: most, OtherKeys: t.wrapping == nil}
 	err = t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) error {
-		found, err := t.objects(h, s.MasterKeyLabel)
+		found, err := t.search(h, s.MasterKeyLabel, soon)
 		o.MasterKey = len(found) > 0
 		return err
 	})
@@ -145,10 +199,17 @@ func text(secret []byte) string { return unsafe.String(unsafe.SliceData(secret),
 // before.
 func (t *token) prepare(p wire.Preparation, known sealed) (sealed, error) {
 	err := t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) error {
-		if err := t.prepareKey(h, t.settings.MasterKeyLabel, p.MakeMasterKey); err != nil {
+		patience := late
+		if p.MakeMasterKey {
+			patience = 0 // it was searched for when the token was opened
+		}
+		if err := t.prepareKey(h, t.settings.MasterKeyLabel, p.MakeMasterKey, patience); err != nil {
 			return fmt.Errorf("master %w", err)
 		}
-		if err := t.prepareKey(h, t.settings.ProbeKeyLabel, true); err != nil {
+		if t.wrapping != nil { // there is no limit to what is wrapped by it, so no other key is needed for probes
+			return nil
+		}
+		if err := t.prepareKey(h, t.settings.ProbeKeyLabel, true, min(patience, soon)); err != nil {
 			return fmt.Errorf("probe %w", err)
 		}
 		return nil
@@ -161,7 +222,7 @@ func (t *token) prepare(p wire.Preparation, known sealed) (sealed, error) {
 		if err != nil {
 			return err
 		}
-		fresh, err := t.encrypt(h, key, knownText, nil)
+		fresh, err := t.protect(h, key, knownText, nil)
 		if err != nil {
 			return err
 		}
@@ -191,9 +252,29 @@ func (t *token) prepare(p wire.Preparation, known sealed) (sealed, error) {
 // knownText is what the ciphertext that is known to be good has in it.
 var knownText = []byte("holdfast")
 
+// How long a key is searched for that does not show: objects that another made may do so
+// some time later, and a second master key would be worse than a pause. The longer one is
+// for a key that must be there.
+const (
+	soon = 200 * time.Millisecond
+	late = 3 * time.Second
+)
+
+// search gives up to two key objects of that label, and is that patient.
+func (t *token) search(h pkcs11.SessionHandle, label string, patience time.Duration) ([]pkcs11.ObjectHandle, error) {
+	until := time.Now().Add(patience)
+	for pause := soon / 4; ; pause *= 2 {
+		found, err := t.objects(h, label)
+		if err != nil || len(found) > 0 || time.Now().Add(pause).After(until) {
+			return found, err
+		}
+		time.Sleep(pause)
+	}
+}
+
 // prepareKey finds the key of that label, or may make it.
-func (t *token) prepareKey(h pkcs11.SessionHandle, label string, make bool) error {
-	found, err := t.objects(h, label)
+func (t *token) prepareKey(h pkcs11.SessionHandle, label string, make bool, patience time.Duration) error {
+	found, err := t.search(h, label, patience)
 	switch {
 	case err != nil:
 		return err
@@ -207,8 +288,22 @@ func (t *token) prepareKey(h pkcs11.SessionHandle, label string, make bool) erro
 	return t.generate(h, label)
 }
 
-// keyTemplate is what each key has. A key of value nil is made by the token.
-func keyTemplate(label string, value []byte) []*pkcs11.Attribute {
+// uses are the attributes that allow a key what it is for.
+func (t *token) uses() []use {
+	if t.wrapping != nil && !t.wrapping.encrypts {
+		return []use{{pkcs11.CKA_WRAP, "CKA_WRAP"}, {pkcs11.CKA_UNWRAP, "CKA_UNWRAP"}}
+	}
+	return []use{{pkcs11.CKA_ENCRYPT, "CKA_ENCRYPT"}, {pkcs11.CKA_DECRYPT, "CKA_DECRYPT"}}
+}
+
+type use struct {
+	attribute uint
+	name      string
+}
+
+// keyTemplate is what each key has. A key of value nil is made by the token. CKA_ID is left
+// out: nothing needs it, and some tokens refuse one of more than two bytes.
+func (t *token) keyTemplate(label string, value []byte) []*pkcs11.Attribute {
 	template := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
@@ -216,10 +311,10 @@ func keyTemplate(label string, value []byte) []*pkcs11.Attribute {
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
-		pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true),
-		pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
-		pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+	}
+	for _, u := range t.uses() {
+		template = append(template, pkcs11.NewAttribute(u.attribute, true))
 	}
 	if value == nil {
 		return append(template, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, keyBytes))
@@ -232,27 +327,55 @@ const keyBytes = 32
 
 // generate makes an AES-256 key that stays in the token.
 func (t *token) generate(h pkcs11.SessionHandle, label string) error {
-	key, err := t.module.GenerateKey(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, keyTemplate(label, nil))
+	key, err := t.module.GenerateKey(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, t.keyTemplate(label, nil))
+	return t.made(h, "C_GenerateKey", label, key, err)
+}
+
+// made keeps a key object that was made, if it can be found again.
+func (t *token) made(h pkcs11.SessionHandle, function, label string, key pkcs11.ObjectHandle, err error) error {
+	if codeIn(err, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) && len(label) > commonLabel {
+		return fmt.Errorf("key %q: %w: its label has %d bytes, and some HSMs take at most %d; %s", label, wrap(function, err), len(label), commonLabel, t.otherLabel(label))
+	} else if err != nil {
+		return wrap(function, err)
+	}
+	got, err := t.attribute(h, key, pkcs11.CKA_LABEL)
 	if err != nil {
-		return wrap("C_GenerateKey", err)
+		return err
+	}
+	if string(got) != label {
+		return either(wrap("C_DestroyObject", t.module.DestroyObject(h, key)),
+			fmt.Errorf("key %q: the HSM has changed its label of %d bytes to %.64q, by which it is not found again; %s", label, len(label), got, t.otherLabel(label)))
 	}
 	t.keep(label, key)
 	return nil
 }
 
+// commonLabel is how long a label may be in tokens that limit it, in bytes.
+const commonLabel = 32
+
+// otherLabel says what to do where a label is too long.
+func (t *token) otherLabel(label string) string {
+	if label == t.settings.MasterKeyLabel {
+		return "set hsm.master_key_label to a shorter one"
+	}
+	return "this HSM cannot have keys of custody hsm: use custody cached"
+}
+
 // checkAttributes refuses a key that does not protect what depends on it.
 func (t *token) checkAttributes(h pkcs11.SessionHandle, label string, key pkcs11.ObjectHandle) error {
-	need := []struct {
+	type needed struct {
 		attribute uint
 		name      string
 		want      any
-	}{
+	}
+	need := []needed{
 		{pkcs11.CKA_KEY_TYPE, "CKA_KEY_TYPE CKK_AES", uint(pkcs11.CKK_AES)},
 		{pkcs11.CKA_VALUE_LEN, "CKA_VALUE_LEN 32", uint(keyBytes)},
 		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE true", true},
 		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE false", false},
-		{pkcs11.CKA_ENCRYPT, "CKA_ENCRYPT true", true},
-		{pkcs11.CKA_DECRYPT, "CKA_DECRYPT true", true},
+	}
+	for _, u := range t.uses() {
+		need = append(need, needed{u.attribute, u.name + " true", true})
 	}
 	for _, n := range need {
 		got, err := t.attribute(h, key, n.attribute)
@@ -312,6 +435,9 @@ func (t *token) lose(why error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lost = fmt.Errorf("%w: %w", wire.Lost, why)
+	if answered(why) { // of the token, and no answer to what was asked
+		t.lost = fmt.Errorf("%w: %v", wire.Lost, why)
+	}
 	return t.lost
 }
 

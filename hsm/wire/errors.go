@@ -28,11 +28,13 @@ const (
 	NoDataObjects Class = "the token does not take data objects (CKO_DATA)"
 	// NotAuthentic: the ciphertext does not authenticate.
 	NotAuthentic Class = "the ciphertext does not authenticate"
+	// NoMechanism: the token lacks a mechanism that is needed.
+	NoMechanism Class = "the token lacks a mechanism that is needed"
 	// NotBegun: the call waited for a session until its time was over.
 	NotBegun Class = "no session is free"
 )
 
-var classes = []Class{Lost, PINRefused, NotFound, Exists, Ambiguous, NoDataObjects, NotAuthentic, NotBegun}
+var classes = []Class{Lost, PINRefused, NotFound, Exists, Ambiguous, NoDataObjects, NotAuthentic, NoMechanism, NotBegun}
 
 // Error is a failure that the PKCS#11 module reported. Reach it with [errors.As].
 type Error struct {

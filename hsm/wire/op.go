@@ -15,8 +15,8 @@ const (
 	// Open finds the token and logs in, once: [Settings], PIN; [Opened].
 	Open
 	// Prepare finds the master key and the probe key, or makes them: [Preparation], and
-	// what an earlier Prepare gave, or nothing; a ciphertext of the master key that every
-	// later process must decrypt.
+	// what an earlier Prepare gave, or nothing; a blob, as of Wrap, that every later process
+	// must unwrap.
 	Prepare
 	// Info asks for the token's facts: nothing; [Facts].
 	Info
@@ -84,8 +84,8 @@ type Settings struct {
 	ProbeKeyLabel  string `json:"probe_key_label"`
 	// MaxSessions bounds the sessions.
 	MaxSessions int `json:"max_sessions"`
-	// IVFromToken is for tokens that insist on making the IV of AES-GCM.
-	IVFromToken bool `json:"iv_from_token,omitempty"`
+	// Dialect is the name of the dialect of AES-GCM.
+	Dialect string `json:"dialect"`
 	// Unanswered says that the last attempt to log in had no answer: it may have counted.
 	Unanswered bool `json:"unanswered,omitempty"`
 }
@@ -104,6 +104,8 @@ type Opened struct {
 	Sessions int `json:"sessions"`
 	// MasterKey says that the token has a key of the master key's label.
 	MasterKey bool `json:"master_key"`
+	// OtherKeys says that it can work with other keys than the master key.
+	OtherKeys bool `json:"other_keys"`
 }
 
 // Preparation says what may be made.

@@ -45,7 +45,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 // Tokens are those that the configuration names, each with what they have in common.
 func Tokens(h config.HSM, all hsm.Config) []hsm.Config {
 	all.Module, all.TokenLabel, all.TokenSerial = h.Module, h.TokenLabel, h.TokenSerial
-	all.MasterKeyLabel, all.MaxSessions, all.IVFromToken = h.MasterKeyLabel, h.MaxSessions, h.IVFromToken
+	all.MasterKeyLabel, all.MaxSessions, all.Dialect = h.MasterKeyLabel, h.MaxSessions, h.Dialect
 	configs := []hsm.Config{all}
 	for _, m := range h.Members {
 		c := all
