@@ -30,8 +30,6 @@ type Token struct {
 	known []byte
 	// otherKeys says that the token can work with other keys than the master key.
 	otherKeys bool
-	// unanswered says that the last attempt to log in had no answer.
-	unanswered bool
 }
 
 // Look finds the token as [Open] does and gives what it says about itself, without a PIN, a login
@@ -72,6 +70,10 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	return t, nil
 }
 
+// unanswered has the names of tokens at which the last attempt to log in had no answer: it may
+// have counted. It is of the whole program, because whoever opens the token next must know.
+var unanswered sync.Map
+
 // connect starts a process and opens the token in it.
 func (t *Token) connect(ctx context.Context) (*running, error) {
 	p, err := start(ctx, &t.cfg, t.cfg.MaxSessions+1)
@@ -88,17 +90,21 @@ func (t *Token) connect(ctx context.Context) (*running, error) {
 
 func (t *Token) open(ctx context.Context, p *running) error {
 	settings := t.cfg.settings()
-	settings.Unanswered = t.unanswered
+	_, settings.Unanswered = unanswered.Load(settings.Name())
+	tried := false
 	var opened wire.Opened
-	err := p.opening(ctx, wire.Open, func() { t.unanswered = true }, func(fields [][]byte) (err error) {
+	err := p.opening(ctx, wire.Open, func() {
+		tried = true
+		unanswered.Store(settings.Name(), true)
+	}, func(fields [][]byte) (err error) {
 		if len(fields) != 1 {
 			return errAnswer
 		}
 		opened, err = wire.Read[wire.Opened](fields[0])
 		return err
 	}, wire.JSON(settings), t.cfg.PIN)
-	if !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
-		t.unanswered = false
+	if tried && !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		unanswered.Delete(settings.Name())
 	}
 	if err != nil {
 		return err

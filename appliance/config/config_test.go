@@ -177,6 +177,8 @@ func TestMembers(t *testing.T) {
 		"[[hsm.members]]\ntoken_label = \"b\"\ntoken_serial = \"7\"\n": "and not both",
 		"[[hsm.members]]\ntoken_label = \"b\"\nmodule = \"n.so\"\n":    "is not an absolute path",
 		"[[hsm.members]]\ntoken_label = \"b\"\npin = \"1\"\n":          "f:6: unknown key hsm.members.pin",
+		"dialect = \"luna\"\n":   "f:4: hsm.dialect: \"luna\" is none of standard, luna-fips, protectserver-fips, protectserver-7.0-fips, cloudhsm",
+		"iv_from_token = true\n": "f:4: unknown key hsm.iv_from_token: set hsm.dialect = \"cloudhsm\" where it was true",
 	} {
 		if _, _, err := config.Parse("f", []byte(first+text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: want %s, got %v", text, want, err)

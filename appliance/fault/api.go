@@ -27,6 +27,7 @@ const (
 	Locked          Code = "locked"
 	Tampered        Code = "tampered"
 	Gone            Code = "gone"
+	HSMKey          Code = "hsm_key"
 	Internal        Code = "internal"
 	AwaitsApproval  Code = "awaits_approval"
 	Unreachable     Code = "unreachable"
@@ -113,6 +114,9 @@ var apiCodes = []Entry{
 	{Code: Gone, Class: ClassInternal, XKS: internalName,
 		Title: "The HSM answers, and has no key object for a key version in its custody.",
 		Do:    "Restore the key object from the HSM's own backup. Without it, nobody can decrypt what was encrypted under that version."},
+	{Code: HSMKey, Class: WrongState, Status: http.StatusConflict,
+		Title: "The HSM did not make a key, or did not take one.",
+		Do:    "Read in the message what the HSM said. `holdfast status` shows whether it answers. If it cannot have keys of custody hsm, create the key with --custody cached."},
 	{Code: Internal, Class: ClassInternal, XKS: internalName,
 		Title: "The appliance, or something that it depends on, failed.",
 		Do:    "Search the appliance's log for the reference in the answer: its line has the cause."},

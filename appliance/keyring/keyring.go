@@ -399,7 +399,7 @@ func (k *Keyring) TokenObject(v *appliance.KeyVersion) (string, error) {
 func (k *Keyring) Generate(ctx context.Context, v *appliance.KeyVersion, tokenObject string) error {
 	if v.Custody == appliance.CustodyHSM {
 		if err := k.token.GenerateKey(ctx, tokenObject); err != nil {
-			return tokenError(err, "generate a key in the token")
+			return keyError(err, "make the key")
 		}
 		return k.sealMaterial(v, []byte(tokenObject))
 	}
@@ -418,7 +418,7 @@ func (k *Keyring) Import(ctx context.Context, v *appliance.KeyVersion, tokenObje
 	}
 	if v.Custody == appliance.CustodyHSM {
 		if err := k.token.ImportKey(ctx, tokenObject, key); err != nil {
-			return tokenError(err, "import a key into the token")
+			return keyError(err, "take the key")
 		}
 		return k.sealMaterial(v, []byte(tokenObject))
 	}
@@ -528,6 +528,14 @@ func tampered(b appliance.Binding) error {
 
 func internal(err error, doing string) error {
 	return &fault.Fault{Code: fault.Internal, Message: "cannot " + doing, Err: err}
+}
+
+// keyError is that of a key object that the HSM did not make: administrators see what it said.
+func keyError(err error, doing string) error {
+	if f := tokenError(err, doing); fault.CodeOf(f) == fault.Timeout {
+		return f
+	}
+	return fault.Wrapf(fault.HSMKey, err, "the HSM did not %s: %v", doing, err)
 }
 
 // tokenError puts an error of the HSM into the domain's terms.

@@ -95,7 +95,7 @@ type card struct {
 // How long a slot is waited for that does not answer, until the token is found and after.
 const (
 	slotWait      = 10 * time.Second
-	neighbourWait = 2 * time.Second
+	neighbourWait = time.Second
 )
 
 // tokens asks all slots at once, because one that does not answer is often another HSM's.

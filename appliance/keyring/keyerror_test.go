@@ -1,0 +1,47 @@
+package keyring_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/hsm"
+	"holdfast/hsm/hsmtest"
+)
+
+// TestKeyThatTheHSMDoesNotMake: the administrator reads what the HSM said, and what to do.
+func TestKeyThatTheHSMDoesNotMake(t *testing.T) {
+	const label = "holdfast-0123456789abcdef0123456789abcdef-0123456789abcdef0123456789abcdef"
+	for name, tt := range map[string]struct {
+		set  func(*hsmtest.Shim)
+		want string
+	}{
+		"its return value": {func(s *hsmtest.Shim) {
+			s.Fail("C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, 1)
+			s.Fail("C_CreateObject", pkcs11.CKR_DEVICE_MEMORY, 1)
+		}, ": CKR_DEVICE_MEMORY"},
+		"a limit of labels": {func(s *hsmtest.Shim) { s.LimitNames(32, 0, false) }, "CKR_ATTRIBUTE_VALUE_INVALID: its label has 74 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, shim := hsmtest.NewBehindShim(t)
+			token, err := hsm.Open(ctx, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer token.Close()
+			k, _ := newRing(t, token)
+			tt.set(shim)
+			v := &appliance.KeyVersion{KeyStore: storeA, KeyID: "k", Version: 1, Custody: appliance.CustodyHSM}
+			for what, err := range map[string]error{"generate": k.Generate(ctx, v, label), "import": k.Import(ctx, v, label, make([]byte, 32))} {
+				var f *fault.Fault
+				if !errors.As(err, &f) || f.Code != fault.HSMKey || !strings.Contains(f.Message, tt.want) {
+					t.Errorf("%s: %s: %v", what, fault.CodeOf(err), err)
+				}
+			}
+		})
+	}
+}
