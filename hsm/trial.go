@@ -52,17 +52,24 @@ func (t *Tried) Serves() bool { return t.CannotServe == "" }
 // timesEach is how often each operation is done for [Timed].
 const timesEach = 9
 
+// trialTimeout is how long a trial may take by default.
+const trialTimeout = 20 * time.Second
+
 // sweepTimeout is how long it may take to destroy what trials have made.
 const sweepTimeout = 20 * time.Second
 
 // Try tries in a token what Holdfast needs, with objects of its own, which it destroys, also if it
-// fails or ctx ends. It touches no others. The PIN is used once, and again only when it was accepted. Logging is
-// called before that. The error is of ctx, or of the settings: what a token lacks is no error.
+// fails or ctx ends. It touches no others. The PIN is tried once, and used again only when it was accepted;
+// logging is called before. Each trial takes at most cfg.OpenTimeout. The error is of ctx, or of the
+// settings: what a token lacks is no error.
 func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) {
 	suffix := make([]byte, 8)
 	_, _ = rand.Read(suffix) // never fails (crypto/rand)
 	cfg.MasterKeyLabel = "holdfast-trial-" + hex.EncodeToString(suffix)
 	cfg.ProbeKeyLabel = cfg.MasterKeyLabel
+	if cfg.OpenTimeout <= 0 {
+		cfg.OpenTimeout = trialTimeout
+	}
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}

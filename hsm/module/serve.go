@@ -26,8 +26,8 @@ func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
 	}()
 	err := s.serve(first)
 	if t := s.current(); t != nil {
-		if t.trials != nil {
-			_ = t.sweep(time.Now().Add(endGrace)) // also if who asked for trials is gone
+		if t.tried {
+			_ = t.sweep(time.Now().Add(endGrace)) // also if who asked for trials has gone
 		}
 		t.close()
 	}

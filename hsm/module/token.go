@@ -25,6 +25,7 @@ type token struct {
 	dialect  dialect.Dialect
 	wrapping *wrapping   // nil if the token does AES-GCM
 	trials   *wire.Found // what trials found out; nil if the token is open for its work
+	tried    bool        // objects may have been made that [token.sweep] destroys
 
 	mu      sync.Mutex
 	handles map[string]pkcs11.ObjectHandle // key objects by label

@@ -77,6 +77,7 @@ func (t *token) try(name string, until time.Time) (answer, error) {
 	if !ok || t.trials == nil {
 		return answer{}, fmt.Errorf("there is no trial %q of this token", name)
 	}
+	t.tried = true
 	if err := try(t, until); err != nil {
 		return answer{}, err
 	}
@@ -250,6 +251,7 @@ func (t *token) sweep(until time.Time) error {
 				failed = either(failed, wrap("C_DestroyObject", t.module.DestroyObject(h, o)))
 			}
 		}
+		t.tried = failed != nil
 		return failed
 	})
 }

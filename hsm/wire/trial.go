@@ -20,7 +20,7 @@ var Trials = []string{TryKey, TryDialect, TrySessions, TryLabel, TryID}
 
 // LongLabel and LongID are how long the names are that are tried, in bytes.
 const (
-	LongLabel = 45 // holdfast-key- and 32 digits
+	LongLabel = 78 // of keys of custody hsm
 	LongID    = 32
 )
 
