@@ -123,7 +123,7 @@ func (f *probeFlags) settings(t *hsm.Tried) string {
 		line("max_sessions = %d", n)
 	}
 	if t.NoDataObjects != "" {
-		line("no_installation_object = true # no key in the HSM is ever destroyed then")
+		line("no_installation_object = true # then no key in the HSM is ever destroyed; not with state.database")
 	}
 	return b.String()
 }
