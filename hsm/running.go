@@ -27,6 +27,9 @@ type running struct {
 	// free are the connections that are not in use, as many as there are sessions.
 	free chan *wire.Conn
 
+	// renewed is closed when another process has come in its place.
+	renewed chan struct{}
+
 	mu       sync.Mutex
 	ended    error // why
 	underWay sync.WaitGroup
@@ -38,7 +41,7 @@ func start(ctx context.Context, cfg *Config, connections int) (*running, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%s: its module process does not start: %w", cfg.name(), err)
 	}
-	p := &running{cfg: cfg, Process: started, free: make(chan *wire.Conn, connections)}
+	p := &running{cfg: cfg, Process: started, free: make(chan *wire.Conn, connections), renewed: make(chan struct{})}
 	for _, stream := range started.Connections() {
 		c, err := wire.NewConn(stream)
 		if err != nil {

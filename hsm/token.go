@@ -20,6 +20,8 @@ type Token struct {
 	mu      sync.Mutex
 	process *running // nil while the token is lost
 	why     error    // why process is nil
+	// connecting is held while a process opens the token.
+	connecting sync.Mutex
 	// closed ends the background work.
 	closed     bool
 	stop       chan struct{}
@@ -45,10 +47,7 @@ func Look(ctx context.Context, cfg Config) (i Info, err error) {
 	}
 	defer p.release()
 	defer p.close()
-	err = p.opening(ctx, wire.Look, nil, func(fields [][]byte) (err error) {
-		i, err = infoOf(fields)
-		return err
-	}, wire.JSON(cfg.settings()))
+	i, _, err = p.look(ctx)
 	return i, err
 }
 
@@ -79,6 +78,8 @@ var unanswered sync.Map
 
 // connect starts a process and opens the token in it.
 func (t *Token) connect(ctx context.Context) (*running, error) {
+	t.connecting.Lock()
+	defer t.connecting.Unlock()
 	p, err := start(ctx, &t.cfg, t.cfg.MaxSessions+1)
 	if err != nil {
 		return nil, err
@@ -273,31 +274,46 @@ var observed = map[wire.Op]string{wire.Info: "Info", wire.Random: "GenerateRando
 // part or, if it is a list, in several. It gives up when ctx ends, though the call may go
 // on in the module; its session is not used until it is back.
 func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) error, fields ...[]byte) error {
-	p, err := t.current()
+	p, c, err := t.take(ctx)
 	if err != nil {
 		return err
-	}
-	var c *wire.Conn
-	select {
-	case c = <-p.free:
-	default:
-		select {
-		case c = <-p.free:
-		case <-p.Done():
-			return t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
-		case <-ctx.Done():
-			return fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
-		}
-	}
-	if !p.begin() {
-		if _, err := t.current(); err != nil {
-			return err
-		}
-		return fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
 	}
 	a := &asked{token: t, process: p, conn: c, op: op, until: time.Now().Add(t.cfg.CallTimeout),
 		observed: t.cfg.Observe(cmp.Or(t.cfg.TokenLabel, t.cfg.TokenSerial), observed[op])}
 	return a.ask(ctx, use, fields)
+}
+
+// take gives the process and a connection to it that is free, and counts an operation
+// there. It waits for one until ctx ends.
+func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
+	for {
+		p, err := t.current()
+		if err != nil {
+			return nil, nil, err
+		}
+		var c *wire.Conn
+		select {
+		case c = <-p.free:
+		default:
+			select {
+			case c = <-p.free:
+			case <-p.renewed:
+				continue
+			case <-p.Done():
+				return nil, nil, t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
+			}
+		}
+		if p.begin() {
+			return p, c, nil
+		}
+		if now, err := t.current(); err != nil {
+			return nil, nil, err
+		} else if now == p { // it is about to be given up
+			return nil, nil, fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
+		}
+	}
 }
 
 // asked is an operation under way.

@@ -142,7 +142,7 @@ func (a *asker) chosen() string {
 func TestAPIAsksWhatTheTableSays(t *testing.T) {
 	b := newBank(t)
 	b.enrol(b.api.(*web.API).Identity, "dora")
-	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
+	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true, Previous: &operation.PreviousCertificate{Names: []string{}}}}
 	documented := documentedAsks(t)
 	if len(documented) != len(operation.Table()) {
 		t.Errorf("the document has %d operations, and there are %d", len(documented), len(operation.Table()))

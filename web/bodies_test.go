@@ -76,8 +76,8 @@ var samples = map[string]string{
 	"confirmRecoveryUses": `{"until": "2026-11-28T03:04:05Z"}`,
 	"setSettings":         `{"four_eyes": ["deleteKeyStore"], "approval_hours": 24}`,
 	"requestCertificate":  `{"names": ["localhost"]}`,
-	"installCertificate":  `{"chain": "good"}`,
-	"shareCertificate":    `{"chain": "good", "private_key": "eA=="}`,
+	"installCertificate":  `{"chain": "good", "own_authority": true, "other_name": true}`,
+	"shareCertificate":    `{"chain": "good", "private_key": "eA==", "own_authority": true, "other_name": true}`,
 	"approve":             decided,
 	"reject":              decided,
 	"performApproved":     `{"secret": "eA=="}`,
@@ -592,6 +592,7 @@ var impossible = map[string][]struct{ other, body string }{
 	"unlockUser":           {{"{user}=nobody", ""}},
 	"installCertificate":   {{"", `{"chain": "x"}`}, {"", `{"chain": ""}`}},
 	"shareCertificate":     {{"", `{"chain": "x", "private_key": "eA=="}`}},
+	"restoreCertificate":   {{"", ""}}, // none is kept
 	"unshareCertificate":   {{"", ""}}, // none is shared
 	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
@@ -836,7 +837,7 @@ func TestBackupNamesDamage(t *testing.T) {
 func TestWhatCanBeDoneIsFiled(t *testing.T) {
 	b := newBank(t)
 	dora := b.enrol(b.api.(*web.API).Identity, "dora")
-	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
+	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true, Previous: &operation.PreviousCertificate{Names: []string{}}}}
 	for _, route := range approvable() {
 		path := b.ready(route)
 		b.fourEyes(route.ID)

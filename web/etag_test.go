@@ -164,7 +164,7 @@ func TestRevisions(t *testing.T) {
 		"no header":          func(string) string { return "" },
 	} {
 		p := newPair(t)
-		p.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
+		p.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true, Previous: &operation.PreviousCertificate{Names: []string{}}}}
 		for _, route := range routes {
 			who, path, body := &root, p.names.Replace(strings.ReplaceAll(route.Path, "{user}", p.dave.UserID)), samples[route.ID]
 			if start := starts[route.ID]; start != nil {

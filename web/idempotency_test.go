@@ -42,7 +42,7 @@ func newKeyedPair(t *testing.T) *pair {
 	p := newPair(t)
 	p.api.(*web.API).AuditPeers, p.other.api.(*web.API).AuditPeers = named("one"), named("two")
 	for _, c := range []*caller{p.caller, p.other} {
-		c.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
+		c.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true, Previous: &operation.PreviousCertificate{Names: []string{}}}}
 	}
 	return p
 }

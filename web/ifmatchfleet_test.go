@@ -193,6 +193,7 @@ var starts = map[string]func(p *pair) (*identity.Principal, string){
 // why. What has a path with no thing in it, or is about nothing that can be read, is not looked at.
 var notMatched = map[string]string{
 	"installCertificate": "it is the node's own",
+	"restoreCertificate": "it is the node's own",
 	"installLaunch":      "it is the node's own",
 	"installPolicy":      "it is the node's own",
 	"shareCertificate":   "the site of this test has none",

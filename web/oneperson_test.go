@@ -54,7 +54,7 @@ var personsAsk = map[string]bool{"confirmTime": true}
 func TestTwoPersonsThatAreOne(t *testing.T) {
 	b := newBank(t)
 	b.enrol(b.api.(*web.API).Identity, "dora") // somebody could approve
-	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
+	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true, Previous: &operation.PreviousCertificate{Names: []string{}}}}
 	b.fourEyes("deleteKeyStore") // from now on it counts who makes whom
 	again := b.alice
 	again.Session = "another session of alice"

@@ -81,7 +81,7 @@ var asking = map[string][]string{
 	"setting show": {""}, "setting set": {"--four-eyes deleteKeyStore", "--no-four-eyes", "--no-four-eyes --approval-hours 24", "--approval-hours 24"}, "setting discard": {"four_eyes"},
 	"clock confirm":  {"--time 2026-11-27T10:00:00Z --reason r"},
 	"admission show": {""}, "admission confirm": {"--admission 00"}, "state verify": {""}, "state accept": {"--reason r"},
-	"certificate show": {""}, "certificate request": {"--name h.example"}, "certificate install": {"$CHAIN"},
+	"certificate show": {""}, "certificate request": {"--name h.example"}, "certificate install": {"$CHAIN", "$CHAIN --own-authority --other-name"}, "certificate restore": {""},
 	"certificate share": {"", "--cert $CHAIN --key $CHAIN"}, "certificate unshare": {""},
 }
 

@@ -16,12 +16,9 @@ func certificateCommand(a *admin) *cobra.Command {
 			return call(a, cmd, operation.ShowCertificate, operation.Nothing{}, showCertificate)
 		}),
 		certificateRequestCommand(a),
-		a.asking("install FILE", "Serve with another certificate: a file (PEM) with it and those that signed it", func(cmd *cobra.Command, args []string) error {
-			chain, err := cli.ReadInput(args[0])
-			if err != nil {
-				return err
-			}
-			return call(a, cmd, operation.InstallCertificate, operation.CertificateChain{Chain: string(chain)}, showCertificate)
+		certificateInstallCommand(a),
+		a.asking("restore", "Serve with the certificate of before again; the present one is kept in its place", func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, operation.RestoreCertificate, operation.Nothing{}, showCertificate)
 		}),
 		certificateShareCommand(a),
 		a.asking("unshare", "Remove the shared certificate and its key: each node serves with its own", func(cmd *cobra.Command, _ []string) error {
@@ -29,8 +26,29 @@ func certificateCommand(a *admin) *cobra.Command {
 		}))
 }
 
+func certificateInstallCommand(a *admin) *cobra.Command {
+	var in operation.CertificateChain
+	c := a.asking("install FILE", "Serve with another certificate: a file (PEM) with it and those that signed it", func(cmd *cobra.Command, args []string) error {
+		chain, err := cli.ReadInput(args[0])
+		if err != nil {
+			return err
+		}
+		in.Chain = string(chain)
+		return call(a, cmd, operation.InstallCertificate, in, showCertificate)
+	})
+	accepts(c, &in.OwnAuthority, &in.OtherName)
+	return c
+}
+
+// accepts has the command say of a certificate that AWS KMS would most likely not take that it is meant.
+func accepts(c *cobra.Command, ownAuthority, otherName *bool) {
+	c.Flags().BoolVar(ownAuthority, "own-authority", false, "take it although no public authority has signed it, for a test; AWS KMS does not")
+	c.Flags().BoolVar(otherName, "other-name", false, "take it although it lacks a name that is in use, or its common name is not the endpoint's")
+}
+
 func certificateShareCommand(a *admin) *cobra.Command {
 	var chainFile, keyFile string
+	var in operation.SharedCertificate
 	c := a.asking("share [--cert FILE --key FILE]", "Have all nodes serve with one certificate, whose key rests sealed in the database", func(cmd *cobra.Command, _ []string) error {
 		if chainFile == "" && keyFile == "" {
 			return call(a, cmd, operation.ShareCertificate, operation.SharedCertificate{}, showCertificate)
@@ -44,8 +62,10 @@ func certificateShareCommand(a *admin) *cobra.Command {
 			return err
 		}
 		defer clear(key)
-		return call(a, cmd, operation.ShareCertificate, operation.SharedCertificate{Chain: string(chain), Key: key}, showCertificate)
+		in.Chain, in.Key = string(chain), key
+		return call(a, cmd, operation.ShareCertificate, in, showCertificate)
 	})
+	accepts(c, &in.OwnAuthority, &in.OtherName)
 	c.Flags().StringVar(&chainFile, "cert", "", "file (PEM) with the certificate and those that signed it; the present one of the node that is asked if not given")
 	c.Flags().StringVar(&keyFile, "key", "", "file (PEM) with its private key")
 	c.MarkFlagsRequiredTogether("cert", "key")
@@ -91,6 +111,9 @@ func showCertificate(w io.Writer, c operation.Certificate) {
 		cli.Row(w, "used by", "all nodes that are unlocked")
 	} else {
 		cli.Row(w, "used by", "this node alone")
+	}
+	if b := c.Previous; b != nil {
+		cli.Row(w, "before", strings.Join(b.Names, ", ")+", until "+cli.When(b.NotAfter)+": certificate restore brings it back")
 	}
 	if c.Requested {
 		cli.Row(w, "requested", "a signing request waits for its certificate")

@@ -285,10 +285,11 @@ func settingsActions() []action {
 			return operation.CertificateRequest{Names: f.words("names")}
 		}, certificateRequested),
 		post(operation.InstallCertificate, func(f *form) operation.CertificateChain {
-			return operation.CertificateChain{Chain: f.text("chain")}
-		}, then{done: "The certificate is installed, and in use for new connections."}),
+			return operation.CertificateChain{Chain: f.text("chain"), OwnAuthority: f.checked("own_authority"), OtherName: f.checked("other_name")}
+		}, then{done: "The certificate is installed, and in use for new connections. The one before is kept."}),
+		post(operation.RestoreCertificate, nothing, then{done: "The previous certificate is restored, and in use for new connections."}),
 		post(operation.ShareCertificate, func(f *form) operation.SharedCertificate {
-			return operation.SharedCertificate{Chain: f.text("chain"), Key: operation.Secret(f.secret("private_key"))}
+			return operation.SharedCertificate{Chain: f.text("chain"), Key: operation.Secret(f.secret("private_key")), OwnAuthority: f.checked("own_authority"), OtherName: f.checked("other_name")}
 		}, then{done: "The certificate is shared: all nodes that are unlocked serve with it."}),
 		post(operation.UnshareCertificate, nothing, then{done: "Sharing has stopped: each node serves with its own certificate."}),
 	}

@@ -35,6 +35,7 @@ var notReached = map[string]string{
 	"discardSetting":     "nothing is damaged here",
 	"removePasskey":      "the user has none",
 	"unshareCertificate": "no certificate is shared here",
+	"restoreCertificate": "no certificate of before is kept here",
 	"confirmTime":        "no time waits to be confirmed here",
 }
 
@@ -109,7 +110,7 @@ func TestFormsAskWhatTheTableSays(t *testing.T) {
 		routes[route.ID] = route
 	}
 	r.pass(operation.PresenceTime + time.Minute)
-	of["installCertificate"] = url.Values{"chain": {"good"}, "back": {"/settings"}}
+	of["installCertificate"] = url.Values{"chain": {"good"}, "own_authority": {""}, "other_name": {""}, "back": {"/settings"}}
 	of["shareCertificate"] = of["installCertificate"]
 	of["createGrant"] = url.Values{"effect": {"forbid"}}
 	const forbids = "principal,operations,effect\n*,Encrypt,forbid\n"

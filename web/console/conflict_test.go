@@ -24,6 +24,7 @@ var unversioned = map[string]string{
 	"installCertificate": "each node has a certificate of its own: the revision of one would conflict at the next, which the balancer chooses",
 	"installLaunch":      "each node has a launch file of its own",
 	"installPolicy":      "each node has a policy of its own",
+	"restoreCertificate": "each node has a certificate of its own, and one of before",
 	"shareCertificate":   "it begins with the certificate of whichever node is asked",
 	"unshareCertificate": "each node says beside the shared certificate whether a signing request of its own waits",
 }
@@ -217,6 +218,12 @@ func (c *conflicts) prepare(op string) url.Values {
 		thing.Set("passkey", u.Passkeys[0].ID)
 	case "approve", "reject", "performApproved":
 		thing.Set("approval", c.asked(op))
+	case "restoreCertificate":
+		for _, p := range c.performers {
+			site := evilSite()
+			site.Served.Previous = &operation.PreviousCertificate{Names: []string{}}
+			p.Site = site
+		}
 	case "unshareCertificate":
 		for _, p := range c.performers {
 			site := evilSite()

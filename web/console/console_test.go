@@ -310,7 +310,7 @@ func (r *rig) thingsOf(keyStore, ending string, admin *session) url.Values {
 
 // entered is what people enter into forms: a value for each field of each form.
 var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
-	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "key_id": {""}, "not_after": {""}, "until": {"2026-11-28T03:04:05Z"}, "via_services": {""},
+	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "own_authority": {""}, "other_name": {""}, "key_id": {""}, "not_after": {""}, "until": {"2026-11-28T03:04:05Z"}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"}, "approval_hours": {"72"},
@@ -332,7 +332,7 @@ func typedName(v url.Values, operation string) string {
 	fields := map[string]string{"block": "key", "unblock": "key", "deleteKeyStore": "keystore", "setQuota": "keystore", "setPolicy": "keystore", "discardKeyStore": "keystore",
 		"disableKey": "key", "scheduleKeyDeletion": "key", "discardKey": "key", "deactivateCredential": "credential", "deleteCredential": "credential", "discardCredential": "credential",
 		"discardGrant": "grant", "discardSetting": "setting", "disableUser": "user_name", "deleteUser": "user_name", "setRole": "user_name", "drainNode": "node", "removeNode": "node"}
-	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "installCertificate": "Install certificate", "shareCertificate": "Share certificate", "unshareCertificate": "Stop sharing certificate", "installPolicy": "Install appraisal policy", "installLaunch": "Install launch file", "revokePolicies": "Revoke older policies"}
+	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "installCertificate": "Install certificate", "restoreCertificate": "Restore previous certificate", "shareCertificate": "Share certificate", "unshareCertificate": "Stop sharing certificate", "installPolicy": "Install appraisal policy", "installLaunch": "Install launch file", "revokePolicies": "Revoke older policies"}
 	return cmp.Or(v.Get(fields[operation]), words[operation], "nothing is typed")
 }
 

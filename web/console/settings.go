@@ -21,8 +21,8 @@ type settingsData struct {
 	fourEyes, request, install ui.Form
 	testNotices                ui.Form
 	// backup asks for a backup where another person must approve it; nil where nobody must.
-	backup                 *ui.Form
-	share, unshare, revoke ui.Form
+	backup                          *ui.Form
+	share, restore, unshare, revoke ui.Form
 	// policy is the one by which the machine is judged; nil if there is none.
 	policy        *operation.AppraisalPolicy
 	noPolicy      string // why there is none
@@ -65,10 +65,13 @@ func settings(p *page) (*view, error) {
 	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
 	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
-		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Required: true, Hint: "the server's first, then those that signed it"}}})
+		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Required: true, Hint: "the server's first, then those that signed it"}, ownAuthority, otherName}})
+	if before := d.certificate.Previous; before != nil {
+		d.restore = p.form(operation.RestoreCertificate, "", ui.Form{Folded: true, Kind: "danger", Note: fmt.Sprintf("The appliance then serves again with the certificate for %s, which ends %s. The present one is kept in its place.", strings.Join(before.Names, ", "), ui.Stamp(before.NotAfter))})
+	}
 	d.share = p.form(operation.ShareCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "All nodes of the fleet serve with it while they are unlocked. The key rests in the database, sealed under the state key. Leave both fields empty to share the certificate of this node.", Fields: []ui.Field{
 		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Hint: "the server's first, then those that signed it"},
-		{Name: "private_key", Label: "Private key (PEM)", Type: "textarea", Mono: true, Rows: 6, Autocomplete: "off"}}})
+		{Name: "private_key", Label: "Private key (PEM)", Type: "textarea", Mono: true, Rows: 6, Autocomplete: "off"}, ownAuthority, otherName}})
 	d.unshare = p.form(operation.UnshareCertificate, "", ui.Form{Folded: true, Kind: "danger", Note: "The shared certificate and its key are removed, and each node serves with its own."})
 	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: true, Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
 		Fields: []ui.Field{{Name: "below", Label: "Refuse versions below", Type: "number", Min: "1", Required: true}}})
@@ -161,6 +164,12 @@ func chosenOperations(d *settingsData) []string {
 	}
 	return list
 }
+
+// What is asked of a certificate that AWS KMS would most likely not take.
+var (
+	ownAuthority = ui.Field{Name: "own_authority", Label: "If no public authority has signed it", Type: "checkboxes", Options: []ui.Option{{Value: "true", Text: "It is of a private authority, which AWS KMS does not take: serve with it"}}}
+	otherName    = ui.Field{Name: "other_name", Label: "If it lacks a name that is in use", Type: "checkboxes", Options: []ui.Option{{Value: "true", Text: "It is meant to have other names: serve with it"}}}
+)
 
 func usedBy(c operation.Certificate) string {
 	if c.Shared {

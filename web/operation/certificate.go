@@ -31,19 +31,34 @@ type Site interface {
 	// is, and gives a signing request (PKCS#10, PEM) for the names. Errors: fault.Invalid.
 	RequestCertificate(ctx context.Context, names []string) (string, error)
 	// InstallCertificate takes a chain (PEM) of the key of the last request, or of
-	// the key in use. Errors: fault.Invalid.
-	InstallCertificate(ctx context.Context, chain string) (Certificate, error)
-	// CheckInstall, CheckShare and CheckUnshare give the error that InstallCertificate,
-	// ShareCertificate and UnshareCertificate would, and change nothing.
-	CheckInstall(ctx context.Context, chain string) error
-	CheckShare(ctx context.Context, chain string, key []byte) error
+	// the key in use, and keeps the one before. Errors: fault.Invalid.
+	InstallCertificate(ctx context.Context, chain string, accepted Accepted) (Certificate, error)
+	// RestoreCertificate brings back the one before, and keeps the present one in its place.
+	// Errors: fault.NotFound, fault.Invalid, fault.Locked, fault.Changed.
+	RestoreCertificate(ctx context.Context) (Certificate, error)
+	// CheckInstall, CheckRestore, CheckShare and CheckUnshare give the error that
+	// InstallCertificate, RestoreCertificate, ShareCertificate and UnshareCertificate would,
+	// and change nothing.
+	CheckInstall(ctx context.Context, chain string, accepted Accepted) error
+	CheckRestore(ctx context.Context) error
+	CheckShare(ctx context.Context, chain string, key []byte, accepted Accepted) error
 	CheckUnshare(ctx context.Context) error
 	// ShareCertificate has all nodes serve with a chain and its key (PEM), or, if both are
 	// empty, with those of this node. Errors: fault.Invalid, fault.Locked, fault.Changed.
-	ShareCertificate(ctx context.Context, chain string, key []byte) (Certificate, error)
+	ShareCertificate(ctx context.Context, chain string, key []byte, accepted Accepted) (Certificate, error)
 	// UnshareCertificate has each node serve with its own. Errors: fault.NotFound,
 	// fault.Locked, fault.Changed.
 	UnshareCertificate(ctx context.Context) (Certificate, error)
+}
+
+// Accepted is what somebody has said of a certificate that AWS KMS would most likely not take: that
+// it is meant all the same.
+type Accepted struct {
+	// OwnAuthority takes one that no public authority has signed, as far as this machine knows.
+	OwnAuthority bool
+	// OtherName takes one that lacks a name by which this machine is called now, or whose common name is
+	// not the endpoint's.
+	OtherName bool
 }
 
 // Certificate describes a server certificate.
@@ -62,6 +77,16 @@ type Certificate struct {
 	// Shared says that it rests in the database, and all nodes serve with it. Otherwise it
 	// is this machine's own.
 	Shared bool `json:"shared" jsonschema:"Whether all nodes of the fleet serve with this certificate, whose key is in the database, sealed. Otherwise it is this machine's own."`
+	// Previous is the one that can be brought back.
+	Previous *PreviousCertificate `json:"previous,omitempty" jsonschema:"The certificate of before, which restoreCertificate brings back; absent if none is kept."`
+}
+
+// PreviousCertificate describes the certificate of before.
+type PreviousCertificate struct {
+	Subject  string    `json:"subject" jsonschema:"The subject of the certificate of before." example:"CN=holdfast.example.com"`
+	Names    []string  `json:"names" jsonschema:"The DNS names and IP addresses that it is for."`
+	NotAfter time.Time `json:"not_after" jsonschema:"The end of its validity."`
+	SHA256   string    `json:"sha256" jsonschema:"Its SHA-256 fingerprint, in hexadecimal."`
 }
 
 // CertificateRequest asks for a signing request.
@@ -77,6 +102,13 @@ type SigningRequest struct {
 // CertificateChain is the certificate with those that signed it, in PEM.
 type CertificateChain struct {
 	Chain string `json:"chain" record:"-" jsonschema:"The certificate and those that signed it, in PEM." example:"-----BEGIN CERTIFICATE-----" longest:"65536"` // people paste the private key with it
+	// OwnAuthority and OtherName are [Accepted].
+	OwnAuthority bool `json:"own_authority,omitempty" jsonschema:"Install it although no public authority has signed it, as far as this machine knows. AWS KMS takes none of a private authority."`
+	OtherName    bool `json:"other_name,omitempty" jsonschema:"Install it although it lacks a name by which the appliance is called now, or its common name is not the endpoint's."`
+}
+
+func (c CertificateChain) accepted() Accepted {
+	return Accepted{OwnAuthority: c.OwnAuthority, OtherName: c.OtherName}
 }
 
 // SharedCertificate is a certificate with those that signed it, and its private key, both in
@@ -84,6 +116,13 @@ type CertificateChain struct {
 type SharedCertificate struct {
 	Chain string `json:"chain,omitempty" record:"-" jsonschema:"The certificate and those that signed it, in PEM. Leave it out together with private_key to share the present certificate of this node." longest:"65536"`
 	Key   Secret `json:"private_key,omitempty" jsonschema:"The private key of the certificate, in PEM."`
+	// OwnAuthority and OtherName are [Accepted].
+	OwnAuthority bool `json:"own_authority,omitempty" jsonschema:"Share it although no public authority has signed it, as far as this machine knows. AWS KMS takes none of a private authority."`
+	OtherName    bool `json:"other_name,omitempty" jsonschema:"Share it although it lacks a name by which the appliance is called now, or its common name is not the endpoint's."`
+}
+
+func (c SharedCertificate) accepted() Accepted {
+	return Accepted{OwnAuthority: c.OwnAuthority, OtherName: c.OtherName}
 }
 
 // certificateSubject is the certificate that is in use.
@@ -114,14 +153,27 @@ var (
 			Words: "Install certificate", Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
 		Check: func(ctx context.Context, c *Caller, in CertificateChain) error {
-			return c.Site.CheckInstall(ctx, in.Chain)
+			return c.Site.CheckInstall(ctx, in.Chain, in.accepted())
 		},
 		Run: func(ctx context.Context, c *Caller, in CertificateChain) (Certificate, error) {
-			installed, err := c.Site.InstallCertificate(ctx, in.Chain)
+			installed, err := c.Site.InstallCertificate(ctx, in.Chain, in.accepted())
 			if err == nil {
 				appliance.MadeHere(ctx)
 			}
 			return installed, err
+		},
+	})
+	RestoreCertificate = define(Operation[Nothing, Certificate]{
+		Route: Route{ID: "restoreCertificate", Method: http.MethodPost, Path: "/certificate/restore", Absent: true, Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: StopsService | Identifies, Urgency: Ordinary,
+			Words: "Restore previous certificate", Summary: "Serve with the certificate of before again; the present one is kept in its place"},
+		Subject: certificateSubject[Nothing],
+		Check:   func(ctx context.Context, c *Caller, _ Nothing) error { return c.Site.CheckRestore(ctx) },
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (Certificate, error) {
+			restored, err := c.Site.RestoreCertificate(ctx)
+			if err == nil {
+				appliance.MadeHere(ctx)
+			}
+			return restored, err
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
@@ -129,10 +181,10 @@ var (
 			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Check: func(ctx context.Context, c *Caller, in SharedCertificate) error {
-			return c.Site.CheckShare(ctx, in.Chain, in.Key)
+			return c.Site.CheckShare(ctx, in.Chain, in.Key, in.accepted())
 		},
 		Run: func(ctx context.Context, c *Caller, in SharedCertificate) (Certificate, error) {
-			return c.Site.ShareCertificate(ctx, in.Chain, in.Key)
+			return c.Site.ShareCertificate(ctx, in.Chain, in.Key, in.accepted())
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{

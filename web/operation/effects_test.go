@@ -69,7 +69,7 @@ func TestProhibitionsAreConfirmed(t *testing.T) {
 			t.Errorf("%q: %+v", file, c)
 		}
 	}
-	for _, c := range []*operation.Confirmation{operation.InstallCertificate.ToConfirm(operation.CertificateChain{}), operation.ShareCertificate.ToConfirm(operation.SharedCertificate{}), operation.UnshareCertificate.ToConfirm(operation.Nothing{})} {
+	for _, c := range []*operation.Confirmation{operation.InstallCertificate.ToConfirm(operation.CertificateChain{}), operation.RestoreCertificate.ToConfirm(operation.Nothing{}), operation.ShareCertificate.ToConfirm(operation.SharedCertificate{}), operation.UnshareCertificate.ToConfirm(operation.Nothing{})} {
 		if c == nil || c.Name == "" || c.Of == nil || *c.Of != (operation.DependentsOf{}) {
 			t.Errorf("another certificate can stop all key stores: %+v", c)
 		}

@@ -26,7 +26,7 @@ func init() { // some operations perform others of the table
 		BeginPasskey, AddPasskey, ShowPasskey, RemovePasskey, BeginPassword, SetPassword, NewRecoveryCodes, ConfirmRecoveryUses,
 		ShowFleet, ListNodes, ShowNode, DrainNode, RemoveNode,
 		ListApprovals, ShowApproval, Approve, PerformApproved, Reject,
-		ShowSettings, SetSettings, TestNotices, ShowCertificate, RequestCertificate, InstallCertificate, ShareCertificate, UnshareCertificate,
+		ShowSettings, SetSettings, TestNotices, ShowCertificate, RequestCertificate, InstallCertificate, RestoreCertificate, ShareCertificate, UnshareCertificate,
 	} {
 		table = append(table, o.Entry())
 	}

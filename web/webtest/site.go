@@ -39,12 +39,25 @@ func (s Site) Certificate() (operation.Certificate, error) { return s.Served, ni
 func (s Site) RequestCertificate(context.Context, []string) (string, error) { return "request", nil }
 
 // InstallCertificate refuses any but the text "good".
-func (s Site) InstallCertificate(ctx context.Context, chain string) (operation.Certificate, error) {
-	return s.Served, s.CheckInstall(ctx, chain)
+func (s Site) InstallCertificate(ctx context.Context, chain string, accepted operation.Accepted) (operation.Certificate, error) {
+	return s.Served, s.CheckInstall(ctx, chain, accepted)
+}
+
+// RestoreCertificate says that none is kept, unless Served has one.
+func (s Site) RestoreCertificate(ctx context.Context) (operation.Certificate, error) {
+	return s.Served, s.CheckRestore(ctx)
+}
+
+// CheckRestore says that none is kept, unless Served has one.
+func (s Site) CheckRestore(context.Context) error {
+	if s.Served.Previous == nil {
+		return fault.Errorf(fault.NotFound, "no certificate of before is kept")
+	}
+	return nil
 }
 
 // CheckInstall refuses any but the text "good".
-func (s Site) CheckInstall(_ context.Context, chain string) error {
+func (s Site) CheckInstall(_ context.Context, chain string, _ operation.Accepted) error {
 	if chain != goodChain {
 		return fault.Errorf(fault.Invalid, "certificate chain: give certificates in PEM and nothing else, the server's first")
 	}
@@ -52,8 +65,8 @@ func (s Site) CheckInstall(_ context.Context, chain string) error {
 }
 
 // CheckShare refuses any but the text "good".
-func (s Site) CheckShare(ctx context.Context, chain string, _ []byte) error {
-	return s.CheckInstall(ctx, chain)
+func (s Site) CheckShare(ctx context.Context, chain string, _ []byte, accepted operation.Accepted) error {
+	return s.CheckInstall(ctx, chain, accepted)
 }
 
 // CheckUnshare says that none is shared, unless Served is.
@@ -68,8 +81,8 @@ func (s Site) CheckUnshare(context.Context) error {
 const goodChain = "good"
 
 // ShareCertificate refuses any but the text "good".
-func (s Site) ShareCertificate(ctx context.Context, chain string, key []byte) (operation.Certificate, error) {
-	return s.Served, s.CheckShare(ctx, chain, key)
+func (s Site) ShareCertificate(ctx context.Context, chain string, key []byte, accepted operation.Accepted) (operation.Certificate, error) {
+	return s.Served, s.CheckShare(ctx, chain, key, accepted)
 }
 
 // UnshareCertificate says that none is shared, unless Served is.

@@ -2,6 +2,7 @@ package certificate
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,15 +23,20 @@ type Certificate struct {
 	current *tls.Certificate
 	version fileVersion
 	checked time.Time
+	told    string                 // of files that could not be read
 	judged  atomic.Pointer[judged] // of the certificate in use
 
-	// vault and hosts are set before it serves.
-	vault   Vault
-	hosts   []string
-	shared  atomic.Pointer[serving]
-	looking sync.Mutex
-	known   string // the version of what was read last; empty for nothing
-	failing bool
+	// vault, endpoint and hosts are set before it serves: endpoint is the host that AWS KMS calls, empty if
+	// it follows from the certificate, hosts are it and the console's. roots are the public authorities;
+	// nil for the system's.
+	vault    Vault
+	endpoint string
+	hosts    []string
+	roots    *x509.CertPool
+	shared   atomic.Pointer[serving]
+	looking  sync.Mutex
+	known    string // the version of what was read last; empty for nothing
+	failing  bool
 }
 
 // checkEvery is how often at most the files are looked at.
@@ -42,27 +48,40 @@ type fileVersion struct {
 	certSize, keySize int64
 }
 
-// Load reads the certificate with its chain, and its private key.
+// Load reads the certificate with its chain, and its private key. If they cannot be used it serves with those of
+// before, until the files change.
 func Load(certFile, keyFile string, now func() time.Time, log *slog.Logger) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, now: now}
-	v, err := c.stat()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.load(v); err != nil {
-		if c.finish() != nil {
+	if err := c.begin(); err != nil {
+		if err := c.fallBack(err); err != nil {
 			return nil, err
 		}
-		if v, err = c.stat(); err != nil {
-			return nil, err
-		}
-		if err := c.load(v); err != nil {
-			return nil, err
-		}
-		log.Warn("the installation of a server certificate was cut off, and is finished now", "file", certFile)
 	}
 	c.checked = now()
 	return c, nil
+}
+
+// begin reads the files, and finishes what was cut off.
+func (c *Certificate) begin() error {
+	v, err := c.stat()
+	if err != nil {
+		return err
+	}
+	unusable := c.load(v)
+	if unusable == nil {
+		return nil
+	}
+	if c.finish() != nil && c.finishRestore() != nil {
+		return unusable
+	}
+	if v, err = c.stat(); err != nil {
+		return err
+	}
+	if err := c.load(v); err != nil {
+		return err
+	}
+	c.log.Warn("the installation of a server certificate was cut off, and is finished now", "file", c.certFile)
+	return nil
 }
 
 // Get gives the certificate for a handshake: [tls.Config.GetCertificate].
@@ -84,10 +103,15 @@ func (c *Certificate) own() *tls.Certificate {
 		if err == nil && v != c.version {
 			if err = c.load(v); err == nil {
 				c.log.Info("the server certificate was read anew", "file", c.certFile, "expires", c.current.Leaf.NotAfter)
+				c.warn(c.current)
 			}
 		}
-		if err != nil {
-			c.log.Error("the server certificate cannot be read anew; the one before is kept", "error", err)
+		if told := c.told; err != nil {
+			if c.told = err.Error(); c.told != told { // a file that is missing is so each second
+				c.log.Error("the server certificate cannot be read anew; the one before is kept", "error", err)
+			}
+		} else {
+			c.told = ""
 		}
 	}
 	return c.current

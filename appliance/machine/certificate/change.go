@@ -1,7 +1,6 @@
 package certificate
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
 
 	"holdfast/appliance/fault"
 )
@@ -100,12 +98,12 @@ func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 
 // Install takes a certificate with those that signed it (PEM), for the key of the
 // last request or for the key in use, and serves with it from then on. While the nodes share
-// a certificate, all do.
-func (c *Certificate) Install(ctx context.Context, chain []byte) error {
+// a certificate, all do. The one before is kept ([Certificate.Restore]).
+func (c *Certificate) Install(ctx context.Context, chain []byte, accepted Accepted) error {
 	if c.Shared() {
-		return c.installShared(ctx, chain)
+		return c.installShared(ctx, chain, accepted)
 	}
-	leaf, err := c.checkChain(chain)
+	leaf, err := c.checkChain(chain, accepted)
 	if err != nil {
 		return err
 	}
@@ -122,15 +120,15 @@ func (c *Certificate) Install(ctx context.Context, chain []byte) error {
 }
 
 // CheckInstall gives the error that Install would, and changes nothing.
-func (c *Certificate) CheckInstall(ctx context.Context, chain []byte) error {
+func (c *Certificate) CheckInstall(ctx context.Context, chain []byte, accepted Accepted) error {
 	if c.Shared() {
-		b, _, err := c.sharedWith(ctx, chain)
+		b, _, err := c.sharedWith(ctx, chain, accepted)
 		if err == nil {
 			b.wipe()
 		}
 		return err
 	}
-	if _, err := c.checkChain(chain); err != nil {
+	if _, err := c.checkChain(chain, accepted); err != nil {
 		return err
 	}
 	key, _, err := c.keyOf(chain)
@@ -155,45 +153,7 @@ func (c *Certificate) keyOf(chain []byte) (_ []byte, requested bool, _ error) {
 		}
 		return key, keyFile != c.keyFile, nil
 	}
-	return nil, false, fault.Errorf(fault.Invalid, "certificate chain: it is of another key: neither that of the last request nor the one in use")
-}
-
-// checkChain says what is wrong with a chain, the leaf first.
-func (c *Certificate) checkChain(chain []byte) (*x509.Certificate, error) {
-	if len(chain) > maxChain {
-		return nil, fault.Errorf(fault.Invalid, "certificate chain: it has more than %d bytes", maxChain)
-	}
-	var list []*x509.Certificate
-	for rest := chain; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			if len(bytes.TrimSpace(rest)) > 0 || len(list) == 0 {
-				return nil, fault.Errorf(fault.Invalid, "certificate chain: give certificates in PEM and nothing else, the server's first")
-			}
-			break
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fault.Errorf(fault.Invalid, "certificate chain: block %d is no certificate", len(list)+1)
-		}
-		if n := len(list); n > 0 && list[n-1].CheckSignatureFrom(cert) != nil {
-			return nil, fault.Errorf(fault.Invalid, "certificate chain: certificate %d is not signed by the one after it; put them in order", n)
-		}
-		list = append(list, cert)
-	}
-	leaf := list[0]
-	switch now := c.now(); {
-	case now.After(leaf.NotAfter):
-		return nil, fault.Errorf(fault.Invalid, "certificate chain: it expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case now.Before(leaf.NotBefore):
-		return nil, fault.Errorf(fault.Invalid, "certificate chain: it begins at %s", leaf.NotBefore.UTC().Format(time.RFC3339))
-	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
-		return nil, fault.Errorf(fault.Invalid, "certificate chain: it has no names (subjectAltName)")
-	}
-	if leaf.IsCA && len(list) > 1 {
-		return nil, fault.Errorf(fault.Invalid, "certificate chain: it is that of an authority; put the server's first")
-	}
-	return leaf, nil
+	return nil, false, fault.Errorf(fault.Invalid, "certificate chain: it is of another key, neither that of the last request nor the one in use: make a request here, and have that signed")
 }
 
 // replace puts both files in place, the certificate first. Between the two the pair
@@ -202,6 +162,9 @@ func (c *Certificate) checkChain(chain []byte) (*x509.Certificate, error) {
 func (c *Certificate) replace(chain, key []byte, newKey bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.keepPrevious(chain); err != nil {
+		return fmt.Errorf("keep the certificate of before: %w", err)
+	}
 	if err := replaceFile(c.certFile, chain); err != nil {
 		return fmt.Errorf("keep the certificate: %w", err)
 	}

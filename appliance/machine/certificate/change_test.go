@@ -71,6 +71,9 @@ func (a *authority) sign(request []byte, change func(*x509.Certificate)) []byte 
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// meant takes what AWS KMS would most likely not.
+var meant = certificate.Accepted{OwnAuthority: true, OtherName: true}
+
 // TestRequestAndInstall: a key that never leaves the machine gets a certificate,
 // and what will not do is refused with the one before in use.
 func TestRequestAndInstall(t *testing.T) {
@@ -134,7 +137,7 @@ func TestRequestAndInstall(t *testing.T) {
 		"without names":       a.sign(asked, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
 		"endless":             bytes.Repeat(good, 200),
 	} {
-		if err := c.Install(t.Context(), chain); fault.CodeOf(err) != fault.Invalid {
+		if err := c.Install(t.Context(), chain, meant); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -146,7 +149,7 @@ func TestRequestAndInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Install(t.Context(), a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another key") {
+	if err := c.Install(t.Context(), append(a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil), a.pem()...), meant); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("of another key: %v", err)
 	}
 	if inUse() != "old.test" {
@@ -177,11 +180,11 @@ func TestRequestAndInstall(t *testing.T) {
 		}
 	}
 
-	if err := c.Install(t.Context(), good); err != nil || inUse() != "new.test" || c.Requested() {
+	if err := c.Install(t.Context(), good, meant); err != nil || inUse() != "new.test" || c.Requested() {
 		t.Fatalf("%v, in use %s", err, inUse())
 	}
 	// Renewed for the key in use; and read by the next start.
-	if err := c.Install(t.Context(), a.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"renewed.test"} })); err != nil || inUse() != "renewed.test" {
+	if err := c.Install(t.Context(), append(a.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"renewed.test"} }), a.pem()...), meant); err != nil || inUse() != "renewed.test" {
 		t.Fatalf("%v, in use %s", err, inUse())
 	}
 	again, err := certificate.Load(certFile, keyFile, time.Now, slog.New(slog.DiscardHandler))
@@ -214,7 +217,7 @@ func FuzzInstall(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, chain []byte) {
-		if err := c.Install(t.Context(), chain); err == nil {
+		if err := c.Install(t.Context(), chain, meant); err == nil {
 			t.Error("it was taken")
 		}
 	})

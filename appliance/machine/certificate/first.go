@@ -24,8 +24,10 @@ const firstLifetime = 397 * 24 * time.Hour
 // addresses, where there is none yet. It takes the key that is there, or makes one
 // (P-256). It gives nil if there was a certificate.
 func MakeFirst(certFile, keyFile string, names []string, now time.Time) (*x509.Certificate, error) {
-	if _, err := os.Stat(certFile); !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	for _, file := range []string{certFile, certFile + previousSuffix} { // [Load] serves with the one before
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	dns, ips, err := splitNames(names)
 	if err != nil {

@@ -67,7 +67,7 @@ func TestFirstCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newAuthority(t)
-	if err := loaded.Install(t.Context(), append(a.sign(request, nil), a.pem()...)); err != nil {
+	if err := loaded.Install(t.Context(), append(a.sign(request, nil), a.pem()...), meant); err != nil {
 		t.Fatal(err)
 	}
 	if now, err := loaded.Get(nil); err != nil || now.Leaf.Issuer.CommonName != "authority" {

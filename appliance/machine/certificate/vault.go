@@ -37,18 +37,28 @@ type serving struct {
 	pair      *tls.Certificate
 	key       *sharedKey
 	requested bool
+	previous  *x509.Certificate // nil if none is kept
 }
 
 // Open has it serve with the vault's certificate while there is one and the appliance is
-// unlocked. A certificate that is shared must be for the hosts of the URLs. Call it before
-// [Certificate.Get].
-func (c *Certificate) Open(v Vault, urls ...string) {
-	c.vault = v
-	for _, configured := range urls {
-		if u, err := url.Parse(configured); err == nil && u.Hostname() != "" {
-			c.hosts = append(c.hosts, u.Hostname())
+// unlocked. A certificate that is installed must be for the hosts of the URLs, by which AWS KMS
+// calls and browsers open the console; either may be empty. Call it before [Certificate.Get].
+func (c *Certificate) Open(v Vault, xksURL, adminURL string) {
+	c.vault, c.endpoint = v, hostOf(xksURL)
+	for _, host := range []string{c.endpoint, hostOf(adminURL)} {
+		if host != "" {
+			c.hosts = append(c.hosts, host)
 		}
 	}
+	c.warn(c.current)
+}
+
+func hostOf(configured string) string {
+	u, err := url.Parse(configured)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // Shared says whether it serves with the certificate that all nodes have.
@@ -125,10 +135,11 @@ func (c *Certificate) serve(s *serving) {
 }
 
 // Share has all nodes serve with a certificate (PEM, with those that signed it) and its
-// private key (PEM); with those of this node if both are empty. The caller zeroizes the key.
-// Errors: [fault.Invalid]; those of the vault.
-func (c *Certificate) Share(ctx context.Context, chain, key []byte) error {
-	if len(chain) == 0 && len(key) == 0 {
+// private key (PEM); with those of this node if both are empty. The caller zeroizes the key. The
+// shared one before is kept ([Certificate.Restore]). Errors: [fault.Invalid]; those of the vault.
+func (c *Certificate) Share(ctx context.Context, chain, key []byte, accepted Accepted) error {
+	present := len(chain) == 0 && len(key) == 0
+	if present {
 		var err error
 		if chain, err = os.ReadFile(c.certFile); err != nil {
 			return fmt.Errorf("read the certificate: %w", err)
@@ -138,7 +149,7 @@ func (c *Certificate) Share(ctx context.Context, chain, key []byte) error {
 		}
 		defer clear(key)
 	}
-	raw, err := c.sharedKeyOf(chain, key)
+	raw, err := c.sharedKeyOf(chain, key, accepted, present)
 	if err != nil {
 		return err
 	}
@@ -147,8 +158,7 @@ func (c *Certificate) Share(ctx context.Context, chain, key []byte) error {
 		return err
 	}
 	defer b.wipe()
-	clear(b.key)
-	b.chain, b.key = chain, raw
+	b.replace(chain, raw)
 	return c.keep(ctx, b, version)
 }
 
@@ -169,22 +179,26 @@ func (c *Certificate) Unshare(ctx context.Context) error {
 var errNotShared = fault.Errorf(fault.NotFound, "no certificate is shared: each node serves with its own")
 
 // CheckShare gives the error that Share would, and changes nothing.
-func (c *Certificate) CheckShare(chain, key []byte) error {
+func (c *Certificate) CheckShare(chain, key []byte, accepted Accepted) error {
 	if len(chain) == 0 && len(key) == 0 {
 		return nil // those of this node, which serves with them
 	}
-	raw, err := c.sharedKeyOf(chain, key)
+	raw, err := c.sharedKeyOf(chain, key, accepted, false)
 	clear(raw)
 	return err
 }
 
 // sharedKeyOf gives the key (PKCS #8) of a chain that all nodes can serve with. The caller
 // zeroizes it.
-func (c *Certificate) sharedKeyOf(chain, key []byte) ([]byte, error) {
+func (c *Certificate) sharedKeyOf(chain, key []byte, accepted Accepted, present bool) ([]byte, error) {
 	if len(chain) == 0 || len(key) == 0 {
 		return nil, fault.Errorf(fault.Invalid, "give both the certificate chain and its private key, or neither to share those of this node")
 	}
-	if _, err := c.checkShared(chain); err != nil {
+	check := func() error { _, err := c.checkShared(chain, accepted); return err }
+	if present {
+		check = func() error { return c.checkPresent(chain) }
+	}
+	if err := check(); err != nil {
 		return nil, err
 	}
 	return pkcs8Of(chain, key)
@@ -216,22 +230,49 @@ func (c *Certificate) bundle(ctx context.Context) (*bundle, string, error) {
 
 func (c *Certificate) keep(ctx context.Context, b *bundle, version string) error {
 	text := b.encode()
-	defer clear(text)
+	defer func() { clear(text) }()
+	err := c.vault.KeepSharedCertificate(ctx, text, version)
+	if fault.CodeOf(err) != fault.TooLarge || b.previousKey == nil {
+		return err
+	}
+	// There is room for one, and it is the new one.
+	clear(text)
+	clear(b.previousKey)
+	b.previousChain, b.previousKey = nil, nil
+	text = b.encode()
 	return c.vault.KeepSharedCertificate(ctx, text, version)
 }
 
 // checkShared says what is wrong with a chain that all nodes are to serve with.
-func (c *Certificate) checkShared(chain []byte) (*x509.Certificate, error) {
-	leaf, err := c.checkChain(chain)
+func (c *Certificate) checkShared(chain []byte, accepted Accepted) (*x509.Certificate, error) {
+	leaf, err := c.checkChain(chain, accepted)
 	if err != nil {
 		return nil, err
 	}
+	return leaf, c.checkHosts(leaf)
+}
+
+// checkPresent says why the certificate with which this node serves cannot be that of all. It is in use, so what it is
+// otherwise is not judged.
+func (c *Certificate) checkPresent(chain []byte) error {
+	list, err := parseChain(chain)
+	if err != nil {
+		return err
+	}
+	if err := checkTime(list, c.now()); err != nil {
+		return err
+	}
+	return c.checkHosts(list[0])
+}
+
+// checkHosts says whether a certificate is for all that the configuration says of how the nodes are called.
+func (c *Certificate) checkHosts(leaf *x509.Certificate) error {
 	for _, host := range c.hosts {
 		if leaf.VerifyHostname(host) != nil {
-			return nil, fault.Errorf(fault.Invalid, "certificate chain: it is not for %s, by which the configuration (xks.url, admin.url) says that the nodes are called", host)
+			return fault.Errorf(fault.Invalid, "certificate chain: it is not for %s, by which the configuration (xks.url, admin.url) says that the nodes are called", host)
 		}
 	}
-	return leaf, nil
+	return nil
 }
 
 // requestShared makes a key that waits for its certificate at all nodes.
@@ -247,8 +288,8 @@ func (c *Certificate) requestShared(ctx context.Context, raw []byte) error {
 }
 
 // installShared takes a chain for the key of the last request, or for the shared one.
-func (c *Certificate) installShared(ctx context.Context, chain []byte) error {
-	b, version, err := c.sharedWith(ctx, chain)
+func (c *Certificate) installShared(ctx context.Context, chain []byte, accepted Accepted) error {
+	b, version, err := c.sharedWith(ctx, chain, accepted)
 	if err != nil {
 		return err
 	}
@@ -257,8 +298,8 @@ func (c *Certificate) installShared(ctx context.Context, chain []byte) error {
 }
 
 // sharedWith gives what all nodes would share with the chain. The caller wipes it.
-func (c *Certificate) sharedWith(ctx context.Context, chain []byte) (*bundle, string, error) {
-	leaf, err := c.checkShared(chain)
+func (c *Certificate) sharedWith(ctx context.Context, chain []byte, accepted Accepted) (*bundle, string, error) {
+	leaf, err := c.checkShared(chain, accepted)
 	if err != nil {
 		return nil, "", err
 	}
@@ -268,13 +309,15 @@ func (c *Certificate) sharedWith(ctx context.Context, chain []byte) (*bundle, st
 	}
 	switch {
 	case b.requested != nil && isOf(leaf, b.requested):
-		clear(b.key)
-		b.key, b.requested = b.requested, nil
-	case b.key == nil || !isOf(leaf, b.key):
+		key := b.requested
+		b.requested = nil
+		b.replace(chain, key)
+	case b.key != nil && isOf(leaf, b.key):
+		b.replace(chain, bytes.Clone(b.key))
+	default:
 		b.wipe()
-		return nil, "", fault.Errorf(fault.Invalid, "certificate chain: it is of another key: neither that of the last request nor the one that the nodes share")
+		return nil, "", fault.Errorf(fault.Invalid, "certificate chain: it is of another key, neither that of the last request nor the one that the nodes share: make a request here, and have that signed")
 	}
-	b.chain = chain
 	return b, version, nil
 }
 
@@ -286,33 +329,69 @@ func isOf(leaf *x509.Certificate, raw []byte) bool {
 }
 
 // bundle is what all nodes share: the chain (PEM), its key, and the key of a request that
-// waits for its certificate, or nil (both PKCS #8).
+// waits for its certificate, or nil (both PKCS #8); and the chain and the key of before, or nil.
 type bundle struct {
-	chain, key, requested []byte
+	chain, key, requested      []byte
+	previousChain, previousKey []byte
 }
 
 const (
 	keyBlock         = "PRIVATE KEY"
 	certificateBlock = "CERTIFICATE"
+	// Those of before. A node of an earlier release leaves such blocks out.
+	previousKeyBlock         = "PREVIOUS PRIVATE KEY"
+	previousCertificateBlock = "PREVIOUS CERTIFICATE"
 )
 
 func (b *bundle) wipe() {
 	clear(b.key)
 	clear(b.requested)
+	clear(b.previousKey)
+}
+
+// replace puts another chain and its key in the place of those that there are, which it keeps unless they are of
+// the same certificate. The key is then the bundle's.
+func (b *bundle) replace(chain, key []byte) {
+	if sameLeaf(b.chain, chain) {
+		clear(b.key)
+	} else {
+		clear(b.previousKey)
+		b.previousChain, b.previousKey = b.chain, b.key
+	}
+	b.chain, b.key = chain, key
 }
 
 // encode writes it as PEM; the caller zeroizes that.
 func (b *bundle) encode() []byte {
 	// It must not grow, which would leave copies.
-	out := bytes.NewBuffer(make([]byte, 0, len(b.chain)+2*(len(b.key)+len(b.requested))+1024))
+	out := bytes.NewBuffer(make([]byte, 0, len(b.chain)+2*(len(b.key)+len(b.requested)+len(b.previousChain)+len(b.previousKey))+2048))
 	out.Write(bytes.TrimSpace(b.chain))
 	out.WriteByte('\n')
-	for _, raw := range [][]byte{b.key, b.requested} {
+	write := func(kind string, raw []byte) {
 		if raw != nil {
-			_ = pem.Encode(out, &pem.Block{Type: keyBlock, Bytes: raw}) // a Buffer takes all
+			_ = pem.Encode(out, &pem.Block{Type: kind, Bytes: raw}) // a Buffer takes all
 		}
 	}
+	write(keyBlock, b.key)
+	write(keyBlock, b.requested)
+	if b.previousKey != nil {
+		for _, der := range ders(b.previousChain) {
+			write(previousCertificateBlock, der)
+		}
+		write(previousKeyBlock, b.previousKey)
+	}
 	return out.Bytes()
+}
+
+// ders gives the certificates of a chain (PEM).
+func ders(chain []byte) (all [][]byte) {
+	for rest := chain; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return all
+		}
+		all = append(all, block.Bytes)
+	}
 }
 
 func decodeBundle(text []byte) (*bundle, error) {
@@ -329,6 +408,10 @@ func decodeBundle(text []byte) (*bundle, error) {
 			b.key = block.Bytes
 		case block.Type == keyBlock && b.requested == nil:
 			b.requested = block.Bytes
+		case block.Type == previousCertificateBlock:
+			b.previousChain = append(b.previousChain, pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: block.Bytes})...)
+		case block.Type == previousKeyBlock:
+			b.previousKey = block.Bytes
 		}
 	}
 	if leaf, err := leafOf(b.chain); err != nil || b.key == nil || !isOf(leaf, b.key) {
@@ -350,14 +433,12 @@ func leafOf(chain []byte) (*x509.Certificate, error) {
 func (b *bundle) serve() *serving {
 	leaf, _ := leafOf(b.chain) // it was read before
 	s := &serving{key: &sharedKey{raw: b.key}, requested: b.requested != nil}
-	clear(b.requested)
-	s.pair = &tls.Certificate{PrivateKey: s.key, Leaf: leaf}
-	s.key.public = leaf.PublicKey
-	for rest := b.chain; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return s
-		}
-		s.pair.Certificate = append(s.pair.Certificate, block.Bytes)
+	if b.previousKey != nil {
+		s.previous, _ = leafOf(b.previousChain) // nil for none that can be read
 	}
+	clear(b.requested)
+	clear(b.previousKey)
+	s.pair = &tls.Certificate{PrivateKey: s.key, Leaf: leaf, Certificate: ders(b.chain)}
+	s.key.public = leaf.PublicKey
+	return s
 }

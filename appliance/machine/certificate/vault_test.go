@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -165,7 +164,7 @@ func TestNodesShareACertificate(t *testing.T) {
 		t.Error("there is nothing to stop sharing")
 	}
 	chain, key := signed(t, ca, newKey(t), []string{"xks.test", "first.test"}, nil)
-	if err := a.Share(t.Context(), chain, key); err != nil {
+	if err := a.Share(t.Context(), chain, key, meant); err != nil {
 		t.Fatal(err)
 	}
 	a.presents("at once", "xks.test first.test")
@@ -175,7 +174,7 @@ func TestNodesShareACertificate(t *testing.T) {
 	f.node("c.test", t.TempDir(), false).presents("a node that begins later", "xks.test first.test")
 
 	chain, key = signed(t, ca, newKey(t), []string{"xks.test", "second.test"}, nil)
-	if err := b.Share(t.Context(), chain, key); err != nil {
+	if err := b.Share(t.Context(), chain, key, meant); err != nil {
 		t.Fatal(err)
 	}
 	a.catchUp()
@@ -188,7 +187,7 @@ func TestNodesShareACertificate(t *testing.T) {
 	}
 	b.Look(t.Context())
 	b.presents("locked", "b.test")
-	for what, err := range map[string]error{"share": b.Share(t.Context(), chain, key), "stop": b.Unshare(t.Context())} {
+	for what, err := range map[string]error{"share": b.Share(t.Context(), chain, key, meant), "stop": b.Unshare(t.Context())} {
 		if fault.CodeOf(err) != fault.Locked {
 			t.Errorf("%s while locked: %v", what, err)
 		}
@@ -210,7 +209,7 @@ func TestNodesShareACertificate(t *testing.T) {
 func TestRequestAndInstallShared(t *testing.T) {
 	f, ca := newSharing(t), newAuthority(t)
 	a, b := f.node("a.test", t.TempDir(), false), f.node("xks.test", t.TempDir(), false)
-	if err := b.Share(t.Context(), nil, nil); err != nil { // its own
+	if err := b.Share(t.Context(), nil, nil, certificate.Accepted{}); err != nil { // its own
 		t.Fatal(err)
 	}
 	a.catchUp()
@@ -228,7 +227,7 @@ func TestRequestAndInstallShared(t *testing.T) {
 	}
 	a.presents("while the request waits", "xks.test")
 	chain := append(ca.sign(asked, nil), ca.pem()...)
-	if err := b.Install(t.Context(), chain); err != nil {
+	if err := b.Install(t.Context(), chain, meant); err != nil {
 		t.Fatal(err)
 	}
 	a.catchUp()
@@ -238,16 +237,16 @@ func TestRequestAndInstallShared(t *testing.T) {
 		}
 	}
 	renewed := append(ca.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"xks.test", "renewed.test"} }), ca.pem()...)
-	if err := a.Install(t.Context(), renewed); err != nil {
+	if err := a.Install(t.Context(), renewed, meant); err != nil {
 		t.Fatal(err)
 	}
 	b.catchUp()
 	b.presents("renewed", "xks.test renewed.test")
 	other, _ := signed(t, ca, newKey(t), []string{"xks.test"}, nil)
-	if err := a.Install(t.Context(), other); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another key") {
+	if err := a.Install(t.Context(), other, meant); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("of another key: %v", err)
 	}
-	if err := a.Install(t.Context(), append(ca.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"else.test"} }), ca.pem()...)); fault.CodeOf(err) != fault.Invalid {
+	if err := a.Install(t.Context(), append(ca.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"else.test"} }), ca.pem()...), meant); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("of another name: %v", err)
 	}
 	// The node's own is as it was.
@@ -283,7 +282,7 @@ func TestShareRefused(t *testing.T) {
 		"its own, other names":  {nil, nil, "xks.test"},
 		"longer than is sealed": {bytes.Repeat(chain, 200), key, "bytes"},
 	} {
-		err := n.Share(t.Context(), c.chain, c.key)
+		err := n.Share(t.Context(), c.chain, c.key, meant)
 		if fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -291,21 +290,17 @@ func TestShareRefused(t *testing.T) {
 	}
 }
 
-// TestSharedKinds: keys of each kind that certificates have sign handshakes.
+// TestSharedKinds: keys of each kind that certificates may have sign handshakes.
 func TestSharedKinds(t *testing.T) {
 	f, ca := newSharing(t), newAuthority(t)
 	n := f.node("a.test", t.TempDir(), false)
-	_, edwards, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	old, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, key := range map[string]any{"ecdsa.test": newKey(t), "ed25519.test": edwards, "rsa.test": old} {
+	for name, key := range map[string]any{"ecdsa.test": newKey(t), "rsa.test": old} {
 		chain, text := signed(t, ca, key, []string{"xks.test", name}, nil)
-		if err := n.Share(t.Context(), chain, text); err != nil {
+		if err := n.Share(t.Context(), chain, text, meant); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		n.presents("shared", "xks.test "+name)
@@ -319,10 +314,10 @@ func TestSharedByTwoAtOnce(t *testing.T) {
 	a, b := f.node("a.test", t.TempDir(), false), f.node("b.test", t.TempDir(), false)
 	one, oneKey := signed(t, ca, newKey(t), []string{"xks.test", "one.test"}, nil)
 	two, twoKey := signed(t, ca, newKey(t), []string{"xks.test", "two.test"}, nil)
-	if err := a.Share(t.Context(), one, oneKey); err != nil {
+	if err := a.Share(t.Context(), one, oneKey, meant); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Share(t.Context(), two, twoKey); fault.CodeOf(err) != fault.Changed {
+	if err := b.Share(t.Context(), two, twoKey, meant); fault.CodeOf(err) != fault.Changed {
 		t.Errorf("the second: %v", err)
 	}
 	b.catchUp()
@@ -335,7 +330,7 @@ func TestSharedAlone(t *testing.T) {
 	dir := t.TempDir()
 	n := f.node("a.test", dir, true)
 	chain, key := signed(t, ca, newKey(t), []string{"xks.test"}, nil)
-	if err := n.Share(t.Context(), chain, key); err != nil {
+	if err := n.Share(t.Context(), chain, key, meant); err != nil {
 		t.Fatal(err)
 	}
 	n.bed.Stop()

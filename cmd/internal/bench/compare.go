@@ -141,10 +141,14 @@ func (s *site) compare(ctx context.Context, o options, progress func(string, ...
 	defer bare.stop()
 	distinct := max(o.distinct, o.connections)
 	all := []*series{{operation: appliance.OpEncrypt, server: bare, keys: []string{"key"}, distinct: distinct}}
-	for _, in := range []*installation{
+	measured := []*installation{
 		{site: s, program: o.program, name: tokenLocal, module: s.module},
 		{site: s, program: o.program, name: tokenFar, module: s.shim.Module},
-	} {
+	}
+	if o.against != "" {
+		measured = append(measured, &installation{site: s, program: o.against, name: tokenLocal + ", the other program", module: s.module})
+	}
+	for _, in := range measured {
 		progress("start Holdfast, token %s", in.name)
 		h, err := in.startReady(ctx)
 		if err != nil {

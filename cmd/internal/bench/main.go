@@ -51,7 +51,7 @@ func exit(err error) {
 
 // options are how to measure.
 type options struct {
-	program, out              string
+	program, against, out     string
 	duration                  time.Duration
 	rounds, connections, rate int
 	// keys are the sizes of key stores, ascending.
@@ -76,6 +76,7 @@ func parse(args []string) (options, error) {
 	o := options{distinct: 256, handled: 20_000}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.program, "holdfastd", filepath.Join("bin", "holdfastd"), "the program to measure")
+	f.StringVar(&o.against, "against", "", "another holdfastd, such as one of before a change, to measure in turns with it")
 	f.StringVar(&o.out, "out", "bench.json", "file for all figures")
 	f.DurationVar(&o.duration, "duration", 500*time.Millisecond, "how long each round of each measurement takes")
 	f.IntVar(&o.rounds, "rounds", 10, "how often each measurement is made; medians are reported")

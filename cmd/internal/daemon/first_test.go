@@ -245,7 +245,7 @@ func TestFirstCertificate(t *testing.T) {
 	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
 	var request operation.SigningRequest
 	r.ok("POST", "certificate/request", operation.CertificateRequest{Names: []string{"xks.example.com"}}, &request)
-	if err := r.do("PUT", "certificate", operation.CertificateChain{Chain: c.Chain}, nil); err != nil { // of the key in use
+	if err := r.do("PUT", "certificate", operation.CertificateChain{Chain: c.Chain, OwnAuthority: true, OtherName: true}, nil); err != nil { // of the key in use
 		t.Error(err)
 	}
 	r.stop()

@@ -74,7 +74,7 @@ func TestSharedCertificate(t *testing.T) {
 	first := r.status().Boot.Attestation.Time
 	var shown operation.Certificate
 	chain := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: shared.Certificate[0]}))
-	r.ok("PUT", "certificate/shared", operation.SharedCertificate{Chain: chain, Key: key}, &shown)
+	r.ok("PUT", "certificate/shared", operation.SharedCertificate{Chain: chain, Key: key, OwnAuthority: true, OtherName: true}, &shown)
 	if !shown.Shared || shown.Chain != chain {
 		t.Errorf("it is shown as %+v", shown)
 	}

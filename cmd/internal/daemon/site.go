@@ -113,6 +113,10 @@ func (s *site) Certificate() (operation.Certificate, error) {
 	sum := sha256.Sum256(c.Leaf.Raw)
 	d := operation.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
 		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested(), Shared: s.certificate.Shared()}
+	if p := s.certificate.Previous(); p != nil {
+		sum := sha256.Sum256(p.Raw)
+		d.Previous = &operation.PreviousCertificate{Subject: p.Subject.String(), Names: certificate.Names(p), NotAfter: p.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:])}
+	}
 	for _, der := range c.Certificate {
 		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
@@ -124,24 +128,32 @@ func (s *site) RequestCertificate(ctx context.Context, names []string) (string, 
 	return string(text), err
 }
 
-func (s *site) InstallCertificate(ctx context.Context, chain string) (operation.Certificate, error) {
-	return s.replaced(s.certificate.Install(ctx, []byte(chain)))
+func (s *site) InstallCertificate(ctx context.Context, chain string, accepted operation.Accepted) (operation.Certificate, error) {
+	return s.replaced(s.certificate.Install(ctx, []byte(chain), certificate.Accepted(accepted)))
 }
 
-func (s *site) ShareCertificate(ctx context.Context, chain string, key []byte) (operation.Certificate, error) {
-	return s.replaced(s.certificate.Share(ctx, []byte(chain), key))
+func (s *site) RestoreCertificate(ctx context.Context) (operation.Certificate, error) {
+	return s.replaced(s.certificate.Restore(ctx))
+}
+
+func (s *site) ShareCertificate(ctx context.Context, chain string, key []byte, accepted operation.Accepted) (operation.Certificate, error) {
+	return s.replaced(s.certificate.Share(ctx, []byte(chain), key, certificate.Accepted(accepted)))
 }
 
 func (s *site) UnshareCertificate(ctx context.Context) (operation.Certificate, error) {
 	return s.replaced(s.certificate.Unshare(ctx))
 }
 
-func (s *site) CheckInstall(ctx context.Context, chain string) error {
-	return s.certificate.CheckInstall(ctx, []byte(chain))
+func (s *site) CheckInstall(ctx context.Context, chain string, accepted operation.Accepted) error {
+	return s.certificate.CheckInstall(ctx, []byte(chain), certificate.Accepted(accepted))
 }
 
-func (s *site) CheckShare(_ context.Context, chain string, key []byte) error {
-	return s.certificate.CheckShare([]byte(chain), key)
+func (s *site) CheckRestore(ctx context.Context) error {
+	return s.certificate.CheckRestore(ctx)
+}
+
+func (s *site) CheckShare(_ context.Context, chain string, key []byte, accepted operation.Accepted) error {
+	return s.certificate.CheckShare([]byte(chain), key, certificate.Accepted(accepted))
 }
 
 func (s *site) CheckUnshare(ctx context.Context) error {
