@@ -47,10 +47,7 @@ func Look(ctx context.Context, cfg Config) (i Info, err error) {
 	}
 	defer p.release()
 	defer p.close()
-	err = p.opening(ctx, wire.Look, nil, func(fields [][]byte) (err error) {
-		i, err = infoOf(fields)
-		return err
-	}, wire.JSON(cfg.settings()))
+	i, _, err = p.look(ctx)
 	return i, err
 }
 

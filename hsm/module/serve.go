@@ -26,6 +26,9 @@ func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
 	}()
 	err := s.serve(first)
 	if t := s.current(); t != nil {
+		if t.tried {
+			_ = t.sweep(time.Now().Add(endGrace)) // also if who asked for trials has gone
+		}
 		t.close()
 	}
 	return err
@@ -80,7 +83,8 @@ func (a answer) clear() {
 
 // fieldsOf says how many fields the request of each operation has.
 var fieldsOf = map[wire.Op]int{wire.Look: 1, wire.Open: 2, wire.Prepare: 2, wire.Info: 0, wire.Random: 1, wire.Encrypt: 3, wire.Decrypt: 5, wire.Wrap: 2,
-	wire.Unwrap: 2, wire.Generate: 1, wire.Import: 2, wire.Destroy: 1, wire.Labels: 0, wire.DataObjects: 0, wire.CreateData: 2, wire.DestroyData: 2}
+	wire.Unwrap: 2, wire.Generate: 1, wire.Import: 2, wire.Destroy: 1, wire.Labels: 0, wire.DataObjects: 0, wire.CreateData: 2, wire.DestroyData: 2,
+	wire.Probe: 2, wire.Try: 1, wire.Foreign: 4, wire.Sweep: 0}
 
 func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 	op, f, until := wire.Op(m.Kind), m.Fields, time.Now().Add(m.Within)
@@ -91,8 +95,10 @@ func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 	switch op {
 	case wire.Look:
 		return s.look(f)
-	case wire.Open:
-		return s.open(c, f)
+	case wire.Open, wire.Probe:
+		return s.open(c, op, f)
+	case wire.Foreign:
+		return foreign(f)
 	}
 	t := s.current()
 	if t == nil {
@@ -101,6 +107,10 @@ func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 	switch op {
 	case wire.Prepare:
 		return t.prepared(f)
+	case wire.Try:
+		return t.try(string(f[0]), until)
+	case wire.Sweep:
+		return answer{}, t.sweep(until)
 	case wire.Labels, wire.DataObjects:
 		return answer{}, t.list(c, op, until)
 	case wire.Info:
@@ -127,10 +137,14 @@ func (s *server) look(f [][]byte) (answer, error) {
 	if err == nil {
 		err = t.mayLogIn(info)
 	}
-	return answer{fields: [][]byte{wire.JSON(facts(info))}}, err
+	if err != nil {
+		return answer{}, err
+	}
+	found, err := t.describe()
+	return answer{fields: [][]byte{wire.JSON(facts(info)), wire.JSON(found)}}, err
 }
 
-func (s *server) open(c *wire.Conn, f [][]byte) (answer, error) {
+func (s *server) open(c *wire.Conn, op wire.Op, f [][]byte) (answer, error) {
 	settings, err := wire.Read[wire.Settings](f[0])
 	if err != nil {
 		return answer{}, err
@@ -138,7 +152,14 @@ func (s *server) open(c *wire.Conn, f [][]byte) (answer, error) {
 	if s.current() != nil {
 		return answer{}, errors.New("the token is open already")
 	}
-	t, opened, err := open(settings, f[1], func() error { return c.Answer(wire.More, nil, nil) })
+	before := func() error { return c.Answer(wire.More, nil, nil) }
+	var t *token
+	var opened any
+	if op == wire.Probe {
+		t, opened, err = openForTrials(settings, f[1], before)
+	} else {
+		t, opened, err = open(settings, f[1], before)
+	}
 	if err != nil {
 		return answer{}, err
 	}

@@ -10,7 +10,7 @@ type Op byte
 
 // The operations.
 const (
-	// Look finds the token, without a PIN: [Settings]; [Facts].
+	// Look finds the token, without a PIN: [Settings]; [Facts], [Found].
 	Look Op = iota + 1
 	// Open finds the token and logs in, once: [Settings], PIN; [Opened].
 	Open
@@ -45,12 +45,22 @@ const (
 	CreateData
 	// DestroyData removes those of that label and value: label, value; nothing.
 	DestroyData
+	// Probe opens the token as Open does, for trials, whatever it lacks. The labels of the
+	// settings are of keys that trials make: [Settings], PIN; [Found].
+	Probe
+	// Try does one of the [Trials]: its name; [Found], with what was found before.
+	Try
+	// Foreign opens the token by crypto11, which is not Holdfast's, and encrypts with the
+	// trials' key: [Settings], PIN, plaintext, AAD; IV, ciphertext, tag.
+	Foreign
+	// Sweep destroys what trials have made: nothing; nothing.
+	Sweep
 	ops // how many there are, and one
 )
 
 var names = [...]string{Look: "Look", Open: "Open", Prepare: "Prepare", Info: "Info", Random: "Random", Encrypt: "Encrypt", Decrypt: "Decrypt",
 	Wrap: "Wrap", Unwrap: "Unwrap", Generate: "Generate", Import: "Import", Destroy: "Destroy", Labels: "Labels", DataObjects: "DataObjects",
-	CreateData: "CreateData", DestroyData: "DestroyData"}
+	CreateData: "CreateData", DestroyData: "DestroyData", Probe: "Probe", Try: "Try", Foreign: "Foreign", Sweep: "Sweep"}
 
 func (o Op) String() string {
 	if o > 0 && o < ops {

@@ -178,15 +178,9 @@ func isFolder(path string) bool {
 
 // openHSM opens the tokens that the configuration names, in which it makes no master key.
 func (f *copyFlags) openHSM(cmd *cobra.Command, h config.HSM) (keyring.Tokens, error) {
-	var pin []byte
-	var err error
-	if f.pinFile != "" {
-		pin, err = cli.ReadSecretFile("--pin-file", f.pinFile)
-	} else {
-		pin, err = cli.ReadSecret("the PIN from standard input", cmd.InOrStdin())
-	}
+	pin, err := readPIN(cmd, f.pinFile)
 	if err != nil {
-		return nil, cli.Unusable(err)
+		return nil, err
 	}
 	defer clear(pin)
 	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{Launcher: modules.Launcher(), PIN: pin, MasterKeyExists: true})...)
