@@ -11,7 +11,8 @@ import (
 	"holdfast/hsm/wire"
 )
 
-// Info is what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
+// Info is what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO), and what is known of its
+// module process.
 type Info = wire.Facts
 
 func infoOf(fields [][]byte) (Info, error) {
@@ -27,6 +28,9 @@ func (t *Token) Info(ctx context.Context) (i Info, err error) {
 		i, err = infoOf(fields)
 		return err
 	})
+	t.mu.Lock()
+	i.Process.Starts = t.starts
+	t.mu.Unlock()
 	return i, err
 }
 

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,15 @@ func (p *running) kill() {
 	for _, stream := range p.Connections() {
 		_ = stream.Close() // whoever still reads gets an error
 	}
+}
+
+// said says why the process ended, without the PIN, if it wrote that.
+func (p *running) said() string {
+	text := []byte(p.End())
+	if len(p.cfg.PIN) > 0 {
+		text = bytes.ReplaceAll(text, p.cfg.PIN, []byte("(the PIN)"))
+	}
+	return string(text)
 }
 
 // closeTimeout is how long a process may take to end by itself.
@@ -152,7 +162,7 @@ func (p *running) broken(err error) error {
 	}
 	select {
 	case <-p.Done():
-		return fmt.Errorf("%s: %w: the module's process has ended: %s", p.cfg.name(), ErrUnavailable, p.End())
+		return fmt.Errorf("%s: %w: the module's process has ended: %s", p.cfg.name(), ErrUnavailable, p.said())
 	case <-time.After(closeTimeout):
 	}
 	return fmt.Errorf("%s: %w: the connection to the module's process is broken: %w", p.cfg.name(), ErrUnavailable, err)

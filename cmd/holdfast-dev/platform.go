@@ -120,7 +120,7 @@ func (p *platform) pin() ([]byte, error) {
 // configure points the configuration at the platform.
 func (p *platform) configure(c *config.Config, o options) {
 	c.State.Dir = p.path("state")
-	c.HSM = config.HSM{Module: p.module, TokenLabel: tokenLabel}
+	c.HSM = config.HSM{Module: p.module, TokenLabel: tokenLabel, Process: config.Process{Write: []string{p.shared("token")}}}
 	c.Release.Method = o.release
 	p.officer.Configure(c)
 	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr

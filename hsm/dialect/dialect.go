@@ -39,6 +39,11 @@ func Of(name string) (Dialect, bool) {
 	return Dialect{}, false
 }
 
+// Alike says whether two dialects differ in name alone.
+func (d Dialect) Alike(other Dialect) bool {
+	return d.Given == other.Given && d.Random == other.Random && d.Makes == other.Makes && d.Behind == other.Behind
+}
+
 // Names are those of all dialects, but for the names in without.
 func Names(without ...string) (names []string) {
 	for _, d := range All {

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,9 +15,9 @@ import (
 
 // Serve answers on the first connection until it ends: the process ends then. On it come
 // [wire.Look], or [wire.Open] and [wire.Prepare], before anything comes on another. It
-// answers on those that accept gives as well, until that fails. The error is why it ends.
-func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
-	s := &server{}
+// answers on those that accept gives as well, until that fails. Confined says how the process is. The error is why it ends.
+func Serve(confined string, first wire.Stream, accept func() (wire.Stream, error)) error {
+	s := &server{confined: confined}
 	go func() {
 		for {
 			stream, err := accept()
@@ -26,6 +29,9 @@ func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
 	}()
 	err := s.serve(first)
 	if t := s.current(); t != nil {
+		if t.tried {
+			_ = t.sweep(time.Now().Add(endGrace)) // also if who asked for trials has gone
+		}
 		t.close()
 	}
 	return err
@@ -39,6 +45,8 @@ func (t *token) close() {
 
 // server is the token once it is open.
 type server struct {
+	confined string
+
 	mu    sync.Mutex
 	token *token
 }
@@ -78,9 +86,24 @@ func (a answer) clear() {
 	}
 }
 
+// memory is what this process has of the machine's, in bytes; 0 if it cannot be read.
+func memory() int64 {
+	text, err := os.ReadFile("/proc/self/statm") // size and resident part, in pages (proc_pid_statm(5))
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 // fieldsOf says how many fields the request of each operation has.
 var fieldsOf = map[wire.Op]int{wire.Look: 1, wire.Open: 2, wire.Prepare: 2, wire.Info: 0, wire.Random: 1, wire.Encrypt: 3, wire.Decrypt: 5, wire.Wrap: 2,
-	wire.Unwrap: 2, wire.Generate: 1, wire.Import: 2, wire.Destroy: 1, wire.Labels: 0, wire.DataObjects: 0, wire.CreateData: 2, wire.DestroyData: 2}
+	wire.Unwrap: 2, wire.Generate: 1, wire.Import: 2, wire.Destroy: 1, wire.Labels: 0, wire.DataObjects: 0, wire.CreateData: 2, wire.DestroyData: 2,
+	wire.Probe: 2, wire.Try: 1, wire.Foreign: 4, wire.Sweep: 0}
 
 func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 	op, f, until := wire.Op(m.Kind), m.Fields, time.Now().Add(m.Within)
@@ -91,8 +114,10 @@ func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 	switch op {
 	case wire.Look:
 		return s.look(f)
-	case wire.Open:
-		return s.open(c, f)
+	case wire.Open, wire.Probe:
+		return s.open(c, op, f)
+	case wire.Foreign:
+		return foreign(f)
 	}
 	t := s.current()
 	if t == nil {
@@ -101,10 +126,15 @@ func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 	switch op {
 	case wire.Prepare:
 		return t.prepared(f)
+	case wire.Try:
+		return t.try(string(f[0]), until)
+	case wire.Sweep:
+		return answer{}, t.sweep(until)
 	case wire.Labels, wire.DataObjects:
 		return answer{}, t.list(c, op, until)
 	case wire.Info:
 		i, err := t.info(until)
+		i.Process = wire.Process{PID: os.Getpid(), MemoryBytes: memory(), Confined: s.confined}
 		return answer{fields: [][]byte{wire.JSON(i)}}, err
 	case wire.Random, wire.Wrap, wire.Unwrap, wire.Encrypt, wire.Decrypt:
 		return t.crypto(op, f, until)
@@ -127,10 +157,14 @@ func (s *server) look(f [][]byte) (answer, error) {
 	if err == nil {
 		err = t.mayLogIn(info)
 	}
-	return answer{fields: [][]byte{wire.JSON(facts(info))}}, err
+	if err != nil {
+		return answer{}, err
+	}
+	found, err := t.describe()
+	return answer{fields: [][]byte{wire.JSON(facts(info)), wire.JSON(found)}}, err
 }
 
-func (s *server) open(c *wire.Conn, f [][]byte) (answer, error) {
+func (s *server) open(c *wire.Conn, op wire.Op, f [][]byte) (answer, error) {
 	settings, err := wire.Read[wire.Settings](f[0])
 	if err != nil {
 		return answer{}, err
@@ -138,7 +172,14 @@ func (s *server) open(c *wire.Conn, f [][]byte) (answer, error) {
 	if s.current() != nil {
 		return answer{}, errors.New("the token is open already")
 	}
-	t, opened, err := open(settings, f[1], func() error { return c.Answer(wire.More, nil, nil) })
+	before := func() error { return c.Answer(wire.More, nil, nil) }
+	var t *token
+	var opened any
+	if op == wire.Probe {
+		t, opened, err = openForTrials(settings, f[1], before)
+	} else {
+		t, opened, err = open(settings, f[1], before)
+	}
 	if err != nil {
 		return answer{}, err
 	}

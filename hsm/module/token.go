@@ -23,7 +23,9 @@ type token struct {
 	slot     uint
 	sessions sessions
 	dialect  dialect.Dialect
-	wrapping *wrapping // nil if the token does AES-GCM
+	wrapping *wrapping   // nil if the token does AES-GCM
+	trials   *wire.Found // what trials found out; nil if the token is open for its work
+	tried    bool        // objects may have been made that [token.sweep] destroys
 
 	mu      sync.Mutex
 	handles map[string]pkcs11.ObjectHandle // key objects by label
@@ -143,36 +145,42 @@ func (t *token) mayLogIn(info pkcs11.TokenInfo) error {
 
 // open finds the token and logs in, once. It calls before when it is about to.
 func open(s wire.Settings, pin []byte, before func() error) (*token, wire.Opened, error) {
-	t, info, err := load(s)
-	if err == nil {
-		err = t.mayLogIn(info)
-	}
+	t, err := enter(s, pin, before)
 	if err != nil {
 		return nil, wire.Opened{}, err
 	}
-	most := max(s.MaxSessions, 1)
-	if free := available(info); free == 0 {
-		return nil, wire.Opened{}, fmt.Errorf("%s: it allows %d sessions, and all are in use: one must be free; end other users of the token, or allow more in the HSM", s.Name(), min(info.MaxRwSessionCount, info.MaxSessionCount))
-	} else if free > 0 {
-		most = min(most, free)
-	}
-	t.sessions = sessions{module: t.module, slot: t.slot, limit: most, most: most, back: make(chan struct{}, 1)}
-	if err := t.learn(); err != nil {
-		return nil, wire.Opened{}, fmt.Errorf("%s: %w", s.Name(), err)
-	}
-	if err := before(); err != nil {
-		return nil, wire.Opened{}, err
-	}
-	if err := t.logIn(pin); err != nil {
-		return nil, wire.Opened{}, err
-	}
-	o := wire.Opened{Sessions: most, OtherKeys: t.wrapping == nil}
+	o := wire.Opened{Sessions: t.sessions.most, OtherKeys: t.wrapping == nil}
 	err = t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) error {
 		found, err := t.search(h, s.MasterKeyLabel, soon)
 		o.MasterKey = len(found) > 0
 		return err
 	})
 	return t, o, err
+}
+
+// enter finds the token, learns what it can do, and logs in.
+func enter(s wire.Settings, pin []byte, before func() error) (*token, error) {
+	t, info, err := load(s)
+	if err == nil {
+		err = t.mayLogIn(info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	most := max(s.MaxSessions, 1)
+	if free := available(info); free == 0 {
+		return nil, fmt.Errorf("%s: it allows %d sessions, and all are in use: one must be free; end other users of the token, or allow more in the HSM", s.Name(), min(info.MaxRwSessionCount, info.MaxSessionCount))
+	} else if free > 0 {
+		most = min(most, free)
+	}
+	t.sessions = sessions{module: t.module, slot: t.slot, limit: most, most: most, back: make(chan struct{}, 1)}
+	if err := t.learn(); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name(), err)
+	}
+	if err := before(); err != nil {
+		return nil, err
+	}
+	return t, t.logIn(pin)
 }
 
 func (t *token) logIn(pin []byte) error {
@@ -355,8 +363,11 @@ const commonLabel = 32
 
 // otherLabel says what to do where a label is too long.
 func (t *token) otherLabel(label string) string {
-	if label == t.settings.MasterKeyLabel {
+	switch label {
+	case t.settings.MasterKeyLabel:
 		return "set hsm.master_key_label to a shorter one"
+	case t.settings.ProbeKeyLabel:
+		return "Holdfast needs labels of that length, so this HSM cannot be used"
 	}
 	return "this HSM cannot have keys of custody hsm: use custody cached"
 }

@@ -10,7 +10,7 @@ type Op byte
 
 // The operations.
 const (
-	// Look finds the token, without a PIN: [Settings]; [Facts].
+	// Look finds the token, without a PIN: [Settings]; [Facts], [Found].
 	Look Op = iota + 1
 	// Open finds the token and logs in, once: [Settings], PIN; [Opened].
 	Open
@@ -45,12 +45,22 @@ const (
 	CreateData
 	// DestroyData removes those of that label and value: label, value; nothing.
 	DestroyData
+	// Probe opens the token as Open does, for trials, whatever it lacks. The labels of the
+	// settings are of keys that trials make: [Settings], PIN; [Found].
+	Probe
+	// Try does one of the [Trials]: its name; [Found], with what was found before.
+	Try
+	// Foreign opens the token by crypto11, which is not Holdfast's, and encrypts with the
+	// trials' key: [Settings], PIN, plaintext, AAD; IV, ciphertext, tag.
+	Foreign
+	// Sweep destroys what trials have made: nothing; nothing.
+	Sweep
 	ops // how many there are, and one
 )
 
 var names = [...]string{Look: "Look", Open: "Open", Prepare: "Prepare", Info: "Info", Random: "Random", Encrypt: "Encrypt", Decrypt: "Decrypt",
 	Wrap: "Wrap", Unwrap: "Unwrap", Generate: "Generate", Import: "Import", Destroy: "Destroy", Labels: "Labels", DataObjects: "DataObjects",
-	CreateData: "CreateData", DestroyData: "DestroyData"}
+	CreateData: "CreateData", DestroyData: "DestroyData", Probe: "Probe", Try: "Try", Foreign: "Foreign", Sweep: "Sweep"}
 
 func (o Op) String() string {
 	if o > 0 && o < ops {
@@ -125,6 +135,20 @@ type Facts struct {
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no limit or
 	// does not say.
 	FreeSessions int `json:"free_sessions"`
+	// Process is about the module's process.
+	Process Process `json:"process"`
+}
+
+// Process is what is known of a module process.
+type Process struct {
+	// PID is its process ID.
+	PID int `json:"pid"`
+	// MemoryBytes is how much memory it has, in bytes; 0 if that cannot be read.
+	MemoryBytes int64 `json:"memory_bytes"`
+	// Confined says in words how it is confined; empty if it is not.
+	Confined string `json:"confined"`
+	// Starts is how many processes the token has had, this one with them. The other side counts.
+	Starts int `json:"starts"`
 }
 
 // JSON gives a field of text that is no secret.

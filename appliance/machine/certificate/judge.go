@@ -175,8 +175,8 @@ func (c *Certificate) checkAuthority(list []*x509.Certificate, accepted Accepted
 		if _, err := leaf.Verify(x509.VerifyOptions{Roots: c.roots, Intermediates: between, CurrentTime: c.now()}); err == nil {
 			return nil
 		}
-		if alone {
-			return refused("the one that signed it is missing, %s: put that certificate behind it, from the authority that sent yours, which has it as intermediate or chain", leaf.Issuer)
+		if alone && !accepted.OwnAuthority {
+			return refused("the one that signed it is missing, %s: put that certificate behind it, from the authority that sent yours, which has it as intermediate or chain. If it is a private authority, which AWS KMS does not take, "+sayAuthority, leaf.Issuer)
 		}
 	} else if !accepted.OwnAuthority {
 		return refused("it signs itself, and AWS KMS takes none but of a public authority. If it is meant, for a test, " + sayAuthority)

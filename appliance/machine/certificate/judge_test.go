@@ -165,7 +165,7 @@ func TestWhatCannotServeKMS(t *testing.T) {
 		"a wildcard": {xks: "https://xks.example.com", chain: as(func(c *x509.Certificate) {
 			c.Subject.CommonName, c.DNSNames = "*.example.com", []string{"*.example.com"}
 		})},
-		"a leaf alone": {chain: func(s *judgedSite) []byte { return chain(issue(t, s.between, s.key, nil)) }, unless: never, says: "CN=between", do: "put that certificate behind it"},
+		"a leaf alone": {chain: func(s *judgedSite) []byte { return chain(issue(t, s.between, s.key, nil)) }, unless: authority, says: "CN=between", do: "put that certificate behind it"},
 		"an intermediate missing": {chain: func(s *judgedSite) []byte {
 			return chain(issue(t, issue(t, s.hidden, s.key, isAuthority("second")), s.key, nil), issue(t, s.hidden, s.key, isAuthority("second")))
 		}, unless: authority, says: "issued by CN=hidden", do: "put it at the end"},

@@ -252,7 +252,7 @@ func (c *Certificate) warn(pair *tls.Certificate) {
 		}
 		list = append(list, parent)
 	}
-	if err := c.judge(list, Accepted{OwnAuthority: true, OtherName: true}); err != nil {
+	if err := c.judge(list, Accepted{OwnAuthority: len(list) > 1, OtherName: true}); err != nil {
 		c.log.Warn("the server certificate in use cannot serve AWS KMS", "file", c.certFile, "error", fault.ReasonOf(err))
 	}
 }

@@ -138,8 +138,8 @@ func (c *Certificate) serve(s *serving) {
 // private key (PEM); with those of this node if both are empty. The caller zeroizes the key. The
 // shared one before is kept ([Certificate.Restore]). Errors: [fault.Invalid]; those of the vault.
 func (c *Certificate) Share(ctx context.Context, chain, key []byte, accepted Accepted) error {
-	if len(chain) == 0 && len(key) == 0 {
-		accepted = Accepted{true, true} // it is in use already
+	present := len(chain) == 0 && len(key) == 0
+	if present {
 		var err error
 		if chain, err = os.ReadFile(c.certFile); err != nil {
 			return fmt.Errorf("read the certificate: %w", err)
@@ -149,7 +149,7 @@ func (c *Certificate) Share(ctx context.Context, chain, key []byte, accepted Acc
 		}
 		defer clear(key)
 	}
-	raw, err := c.sharedKeyOf(chain, key, accepted)
+	raw, err := c.sharedKeyOf(chain, key, accepted, present)
 	if err != nil {
 		return err
 	}
@@ -183,18 +183,22 @@ func (c *Certificate) CheckShare(chain, key []byte, accepted Accepted) error {
 	if len(chain) == 0 && len(key) == 0 {
 		return nil // those of this node, which serves with them
 	}
-	raw, err := c.sharedKeyOf(chain, key, accepted)
+	raw, err := c.sharedKeyOf(chain, key, accepted, false)
 	clear(raw)
 	return err
 }
 
 // sharedKeyOf gives the key (PKCS #8) of a chain that all nodes can serve with. The caller
 // zeroizes it.
-func (c *Certificate) sharedKeyOf(chain, key []byte, accepted Accepted) ([]byte, error) {
+func (c *Certificate) sharedKeyOf(chain, key []byte, accepted Accepted, present bool) ([]byte, error) {
 	if len(chain) == 0 || len(key) == 0 {
 		return nil, fault.Errorf(fault.Invalid, "give both the certificate chain and its private key, or neither to share those of this node")
 	}
-	if _, err := c.checkShared(chain, accepted); err != nil {
+	check := func() error { _, err := c.checkShared(chain, accepted); return err }
+	if present {
+		check = func() error { return c.checkPresent(chain) }
+	}
+	if err := check(); err != nil {
 		return nil, err
 	}
 	return pkcs8Of(chain, key)
@@ -245,12 +249,30 @@ func (c *Certificate) checkShared(chain []byte, accepted Accepted) (*x509.Certif
 	if err != nil {
 		return nil, err
 	}
+	return leaf, c.checkHosts(leaf)
+}
+
+// checkPresent says why the certificate with which this node serves cannot be that of all. It is in use, so what it is
+// otherwise is not judged.
+func (c *Certificate) checkPresent(chain []byte) error {
+	list, err := parseChain(chain)
+	if err != nil {
+		return err
+	}
+	if err := checkTime(list, c.now()); err != nil {
+		return err
+	}
+	return c.checkHosts(list[0])
+}
+
+// checkHosts says whether a certificate is for all that the configuration says of how the nodes are called.
+func (c *Certificate) checkHosts(leaf *x509.Certificate) error {
 	for _, host := range c.hosts {
 		if leaf.VerifyHostname(host) != nil {
-			return nil, fault.Errorf(fault.Invalid, "certificate chain: it is not for %s, by which the configuration (xks.url, admin.url) says that the nodes are called", host)
+			return fault.Errorf(fault.Invalid, "certificate chain: it is not for %s, by which the configuration (xks.url, admin.url) says that the nodes are called", host)
 		}
 	}
-	return leaf, nil
+	return nil
 }
 
 // requestShared makes a key that waits for its certificate at all nodes.

@@ -209,7 +209,7 @@ func TestNodesShareACertificate(t *testing.T) {
 func TestRequestAndInstallShared(t *testing.T) {
 	f, ca := newSharing(t), newAuthority(t)
 	a, b := f.node("a.test", t.TempDir(), false), f.node("xks.test", t.TempDir(), false)
-	if err := b.Share(t.Context(), nil, nil, meant); err != nil { // its own
+	if err := b.Share(t.Context(), nil, nil, certificate.Accepted{}); err != nil { // its own
 		t.Fatal(err)
 	}
 	a.catchUp()
