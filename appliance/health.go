@@ -36,6 +36,16 @@ type TokenInfo struct {
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no
 	// limit or does not say.
 	FreeSessions int `json:"free_sessions" jsonschema:"How many more sessions the token allows; -1 if it sets no limit or does not say."`
+	// Process is about the process in which the HSM's PKCS#11 module runs.
+	Process ModuleProcess `json:"process" jsonschema:"The process in which the HSM's PKCS#11 module runs."`
+}
+
+// ModuleProcess is the process in which a PKCS#11 module runs.
+type ModuleProcess struct {
+	PID         int    `json:"pid" jsonschema:"Its process ID; 0 while there is none." example:"4711"`
+	MemoryBytes int64  `json:"memory_bytes" jsonschema:"How much memory it has, in bytes." example:"41943040"`
+	Starts      int    `json:"starts" jsonschema:"How many such processes there have been since the appliance started, this one with them." example:"1"`
+	Confined    string `json:"confined" jsonschema:"How it is confined." example:"system calls, no capabilities, no core dump, 1024 MiB of memory; landlock 6: files, TCP, signals; not confined: UDP, Unix sockets"`
 }
 
 // HSMHealth is what is known of one HSM.

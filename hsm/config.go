@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,6 +52,9 @@ type Config struct {
 	// "FindObjects" or "Info". What it gives is called when the session is free again, with what came
 	// of the operation. Token is the configured label, or else the serial number.
 	Observe func(token, operation string) (done func(error))
+	// Ended, if given, is called when a module process in which the token was open has ended, or was
+	// ended, with why. Token is as for Observe.
+	Ended func(token string, why error)
 	// Pause gives how long to wait before the attempt'th attempt to open a lost
 	// token anew, counting from 0. Default: none, then from half a second
 	// doubling up to 30 s, each with jitter.
@@ -101,6 +105,9 @@ func (c *Config) setDefaults() error {
 	if c.Observe == nil {
 		c.Observe = func(string, string) func(error) { return func(error) {} }
 	}
+	if c.Ended == nil {
+		c.Ended = func(string, error) {}
+	}
 	if c.Pause == nil {
 		c.Pause = pause
 	}
@@ -109,6 +116,9 @@ func (c *Config) setDefaults() error {
 
 // name says which token is meant, for errors.
 func (c *Config) name() string { return c.settings().Name() }
+
+// label names the token for those who count.
+func (c *Config) label() string { return cmp.Or(c.TokenLabel, c.TokenSerial) }
 
 // settings are what the module's process is told.
 func (c *Config) settings() wire.Settings {

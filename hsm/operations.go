@@ -11,7 +11,8 @@ import (
 	"holdfast/hsm/wire"
 )
 
-// Info is what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
+// Info is what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO), and what is known of its
+// module process.
 type Info = wire.Facts
 
 func infoOf(fields [][]byte) (Info, error) {
@@ -27,13 +28,20 @@ func (t *Token) Info(ctx context.Context) (i Info, err error) {
 		i, err = infoOf(fields)
 		return err
 	})
+	t.mu.Lock()
+	i.Process.Starts = t.starts
+	t.mu.Unlock()
 	return i, err
 }
 
+// anyLength is of an answer that may have any.
+const anyLength = -1
+
 // one has the module's process do an operation that gives one field. The caller owns it.
-func (t *Token) one(ctx context.Context, op wire.Op, fields ...[]byte) (out []byte, err error) {
+// It has n bytes, or any number if that is negative.
+func (t *Token) one(ctx context.Context, op wire.Op, n int, fields ...[]byte) (out []byte, err error) {
 	err = t.do(ctx, op, func(answer [][]byte) error {
-		if len(answer) != 1 {
+		if len(answer) != 1 || n >= 0 && len(answer[0]) != n {
 			return errAnswer
 		}
 		out = append([]byte{}, answer[0]...)
@@ -49,22 +57,18 @@ func (t *Token) change(ctx context.Context, op wire.Op, fields ...[]byte) error 
 
 // Random gives n bytes of the token's random number generator.
 func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
-	out, err := t.one(ctx, wire.Random, binary.BigEndian.AppendUint32(nil, uint32(n)))
-	if err == nil && len(out) != n {
-		return nil, errAnswer
-	}
-	return out, err
+	return t.one(ctx, wire.Random, n, binary.BigEndian.AppendUint32(nil, uint32(n)))
 }
 
 // Wrap encrypts a secret under the master key inside of the token, and binds it to aad.
 func (t *Token) Wrap(ctx context.Context, secret, aad []byte) ([]byte, error) {
-	return t.one(ctx, wire.Wrap, secret, aad)
+	return t.one(ctx, wire.Wrap, anyLength, secret, aad)
 }
 
 // Unwrap decrypts what Wrap gave. Errors: [ErrDecrypt] if the blob, the aad or
 // the master key is another.
 func (t *Token) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
-	return t.one(ctx, wire.Unwrap, blob, aad)
+	return t.one(ctx, wire.Unwrap, anyLength, blob, aad)
 }
 
 // GenerateKey makes an AES-256 key in the token that never leaves it. Errors:
@@ -117,11 +121,7 @@ func (t *Token) Decrypt(ctx context.Context, label string, iv, ciphertext, tag, 
 	if len(tag) != tagBytes {
 		return nil, fmt.Errorf("%w: tag of %d bytes", ErrDecrypt, len(tag))
 	}
-	out, err := t.one(ctx, wire.Decrypt, []byte(label), iv, ciphertext, tag, aad)
-	if err == nil && len(out) != len(ciphertext) {
-		return nil, errAnswer
-	}
-	return out, err
+	return t.one(ctx, wire.Decrypt, len(ciphertext), []byte(label), iv, ciphertext, tag, aad)
 }
 
 // roundTrip encrypts and decrypts. A token without AES-GCM wraps keys, which takes no

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,15 @@ func (p *running) kill() {
 	for _, stream := range p.Connections() {
 		_ = stream.Close() // whoever still reads gets an error
 	}
+}
+
+// said says why the process ended, without the PIN, if it wrote that.
+func (p *running) said() string {
+	text := []byte(p.End())
+	if len(p.cfg.PIN) > 0 {
+		text = bytes.ReplaceAll(text, p.cfg.PIN, []byte("(the PIN)"))
+	}
+	return string(text)
 }
 
 // closeTimeout is how long a process may take to end by itself.
@@ -127,6 +137,9 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 		}
 		return use(fields)
 	})
+	if errors.Is(err, wire.ErrFrame) {
+		return p.broken(err)
+	}
 	if b, ok := errors.AsType[*wire.Broken](err); ok {
 		if byCaller && errors.Is(b.Err, os.ErrDeadlineExceeded) {
 			<-ctx.Done() // the same moment, by another clock
@@ -144,9 +157,12 @@ func (p *running) broken(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%s: %w: the module did not answer in time; its process is ended", p.cfg.name(), ErrUnavailable)
 	}
+	if errors.Is(err, wire.ErrFrame) {
+		return fmt.Errorf("%s: %w: %w", p.cfg.name(), ErrUnavailable, err)
+	}
 	select {
 	case <-p.Done():
-		return fmt.Errorf("%s: %w: the module's process has ended: %s", p.cfg.name(), ErrUnavailable, p.End())
+		return fmt.Errorf("%s: %w: the module's process has ended: %s", p.cfg.name(), ErrUnavailable, p.said())
 	case <-time.After(closeTimeout):
 	}
 	return fmt.Errorf("%s: %w: the connection to the module's process is broken: %w", p.cfg.name(), ErrUnavailable, err)

@@ -32,6 +32,8 @@ type Token struct {
 	known []byte
 	// otherKeys says that the token can work with other keys than the master key.
 	otherKeys bool
+	// starts is how many processes there have been in which the token was open.
+	starts int
 }
 
 // Look finds the token as [Open] does and gives what it says about itself, without a PIN, a login
@@ -142,8 +144,8 @@ func (t *Token) open(ctx context.Context, p *running) error {
 	return nil
 }
 
-// errAnswer: the module process does not keep to the protocol.
-var errAnswer = errors.New("the module's process gives an answer that does not belong to the question")
+// errAnswer: the module's process gives an answer that does not belong to the question.
+var errAnswer = fmt.Errorf("an answer that does not belong to the question: %w", wire.ErrFrame)
 
 func clones(fields [][]byte) [][]byte {
 	out := make([][]byte, len(fields))
@@ -156,11 +158,12 @@ func clones(fields [][]byte) [][]byte {
 // use has operations go to the process from here on. t.mu is held.
 func (t *Token) use(p *running) {
 	t.process, t.why = p, nil
+	t.starts++
 	t.background.Go(func() {
 		select {
 		case <-t.stop:
 		case <-p.Done():
-			t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+			t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
 		}
 	})
 }
@@ -178,12 +181,13 @@ func (t *Token) Close() error {
 	close(t.stop)
 	t.mu.Unlock()
 	t.background.Wait()
-	clear(t.cfg.PIN)
 	if p == nil {
+		clear(t.cfg.PIN)
 		return nil
 	}
 	p.end(ErrClosed)
 	p.underWay.Wait()
+	clear(t.cfg.PIN) // which operations took out of what the process said
 	p.close()
 	p.release()
 	return nil
@@ -215,6 +219,7 @@ func (t *Token) lose(p *running, why error) error {
 	}
 	t.process, t.why = nil, lost
 	t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "error", why)
+	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), why) })
 	t.background.Go(func() { t.reopen() })
 	t.background.Go(p.release)
 	return lost
@@ -300,7 +305,7 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 			case <-p.renewed:
 				continue
 			case <-p.Done():
-				return nil, nil, t.lose(p, fmt.Errorf("the module's process has ended: %s", p.End()))
+				return nil, nil, t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
 			case <-ctx.Done():
 				return nil, nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 			}
@@ -368,6 +373,8 @@ func (a *asked) end(err error) error {
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, wire.ErrFrame):
+		return a.lost(err)
 	case errors.Is(err, ErrUnavailable):
 		a.done(err)
 		return a.token.lose(a.process, err)

@@ -159,7 +159,7 @@ func (p *people) page(r *operation.Route, query url.Values) (int, *aList, string
 }
 
 // changing are the members that differ each time that somebody looks.
-var changing = regexp.MustCompile(`"(last_seen_at|probed_at|took_ns)":("[^"]*"|\d+)`)
+var changing = regexp.MustCompile(`"(last_seen_at|probed_at|took_ns|memory_bytes)":("[^"]*"|\d+)`)
 
 func texts(l *aList) (all []string) {
 	for _, i := range l.Items {

@@ -138,9 +138,31 @@ type HSM struct {
 	// NoInstallationObject is for tokens that take no data objects (CKO_DATA). Then no
 	// copy of an installation is the owner, and nothing in the HSM is ever destroyed.
 	NoInstallationObject bool `toml:"no_installation_object" default:"false"`
+	// Process is about the process in which the module runs.
+	Process Process `toml:"process"`
 	// Members are more tokens with the same master key and PIN, in the order in
 	// which they are asked when the first is away.
 	Members []Member `toml:"members"`
+}
+
+// Process says what the process of a PKCS#11 module may do: besides the system's libraries and
+// settings, nothing that is not named.
+type Process struct {
+	// Read has files and folders that it may read, besides the module's folder; Write those that
+	// it may also change, and Unix sockets to which it may connect.
+	Read  []string `toml:"read"`
+	Write []string `toml:"write"`
+	// Ports are the TCP ports to which it may connect; all if empty.
+	Ports []int `toml:"ports"`
+	// Environment names variables that it gets, besides those that vendors document.
+	Environment []string `toml:"environment"`
+	// MemoryMiB bounds its memory, in MiB; default 1024, at least 128.
+	MemoryMiB int `toml:"memory_mib" default:"1024"`
+	// Landlock says that the module does not run on a kernel without landlock.
+	Landlock bool `toml:"require_landlock" default:"false"`
+	// Socket is that of a systemd unit which starts the process. Then the unit says what it may do, and
+	// nothing else here counts. If empty, it is a child of this program.
+	Socket string `toml:"socket"`
 }
 
 // Member is one more token.
@@ -149,6 +171,23 @@ type Member struct {
 	Module      string `toml:"module"`
 	TokenLabel  string `toml:"token_label"`
 	TokenSerial string `toml:"token_serial"`
+	// Process is as in [HSM]; the same if nothing of it is set.
+	Process Process `toml:"process"`
+}
+
+// Tokens are all that are named, the first one first, each with its module and process.
+func (h HSM) Tokens() []Member {
+	all := []Member{{h.Module, h.TokenLabel, h.TokenSerial, h.Process}}
+	for _, m := range h.Members {
+		if m.Module == "" {
+			m.Module = h.Module
+		}
+		if reflect.ValueOf(m.Process).IsZero() {
+			m.Process = h.Process
+		}
+		all = append(all, m)
+	}
+	return all
 }
 
 // Attestation says how the machine proves what it is, and to what.
@@ -626,8 +665,8 @@ func (ck *checker) refuses(s statement, part *Config) bool {
 		return false
 	}
 	keys := []string{s.key}
-	for key, value := range leaves(reflect.ValueOf(part).Elem(), "") {
-		if !value.IsZero() && key != s.key {
+	for _, key := range set(reflect.ValueOf(part).Elem(), "") {
+		if key != s.key {
 			keys = append(keys, key)
 		}
 	}
@@ -639,6 +678,22 @@ func (ck *checker) refuses(s statement, part *Config) bool {
 		}
 	}
 	return refused
+}
+
+// set gives the keys that have a value, also in lists of tables.
+func set(v reflect.Value, table string) (keys []string) {
+	for key, value := range leaves(v, table) {
+		switch {
+		case value.IsZero():
+		case value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct:
+			for i := range value.Len() {
+				keys = append(keys, set(value.Index(i), key+".")...)
+			}
+		default:
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // split takes the document apart and notes the line of each key.
@@ -895,6 +950,7 @@ func (ck *checker) checkURL(key, value string) {
 func (ck *checker) checkHSM(h *HSM) {
 	for _, m := range h.Members {
 		ck.checkPath("hsm.members.module", m.Module)
+		ck.checkProcess("hsm.members.process.", m.Process)
 		if (m.TokenLabel == "") == (m.TokenSerial == "") {
 			ck.at("hsm.members", "each needs token_label or token_serial, and not both")
 		}
@@ -913,11 +969,41 @@ func (ck *checker) checkHSM(h *HSM) {
 	case h.TokenLabel != "" && h.TokenSerial != "":
 		ck.at("hsm.token_serial", "hsm.token_label selects the token already; keep one of the two")
 	}
+	ck.checkProcess("hsm.process.", h.Process)
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
 	if _, ok := dialect.Of(h.Dialect); !ok {
 		ck.at("hsm.dialect", "%q is none of %s", h.Dialect, strings.Join(dialect.Names(), ", "))
 	}
 	ck.checkSpan("hsm.lease", h.Lease, time.Second, 24*time.Hour)
+}
+
+// leastMemoryMiB is the smallest bound under which a module's process works.
+const leastMemoryMiB = 128
+
+func (ck *checker) checkProcess(at string, p Process) {
+	for _, path := range p.Read {
+		ck.checkPath(at+"read", path)
+	}
+	for _, path := range p.Write {
+		ck.checkPath(at+"write", path)
+	}
+	ck.checkPath(at+"socket", p.Socket)
+	for _, port := range p.Ports {
+		if port < 1 || port > 65535 {
+			ck.at(at+"ports", "%d is no TCP port: they go from 1 to 65535", port)
+		}
+	}
+	for _, name := range p.Environment {
+		if name == "" || strings.ContainsAny(name, "= ") {
+			ck.at(at+"environment", "%q is no name of a variable; give the name without its value", name)
+		}
+	}
+	if p.MemoryMiB != 0 && p.MemoryMiB < leastMemoryMiB {
+		ck.at(at+"memory_mib", "%d is too little for a module; give at least %d, or leave it out", p.MemoryMiB, leastMemoryMiB)
+	}
+	if p.Socket != "" && !reflect.DeepEqual(p, Process{Socket: p.Socket}) {
+		ck.at(at+"socket", "the unit of that socket says what the process may do; leave out the other settings of the process")
+	}
 }
 
 func (ck *checker) checkAttestation(a *Attestation) {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -169,7 +169,7 @@ func TestMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []config.Member{{TokenLabel: "b"}, {Module: "/n.so", TokenSerial: "7"}}
-	if !slices.Equal(c.HSM.Members, want) {
+	if !reflect.DeepEqual(c.HSM.Members, want) {
 		t.Errorf("got %+v", c.HSM.Members)
 	}
 	for text, want := range map[string]string{

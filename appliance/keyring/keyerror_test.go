@@ -9,6 +9,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/keyring"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 )
@@ -43,5 +44,30 @@ func TestKeyThatTheHSMDoesNotMake(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTokenWithoutGCM: it serves custody cached by wrapping keys, and says that custody hsm cannot be had.
+func TestTokenWithoutGCM(t *testing.T) {
+	cfg, shim := hsmtest.NewBehindShim(t)
+	shim.WithoutGCM(hsmtest.KeyWrap{Mechanism: pkcs11.CKM_AES_KEY_WRAP_PAD})
+	token, err := hsm.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	k, w := newRing(t, token)
+	again := keyring.New(token)
+	if err := again.OpenStateKey(ctx, installation, w.state); err != nil {
+		t.Errorf("unlock: %v", err)
+	}
+	v := &appliance.KeyVersion{KeyStore: storeA, KeyID: "k", Version: 1, Custody: appliance.CustodyCached}
+	if err := k.Generate(ctx, v, ""); err != nil {
+		t.Errorf("custody cached: %v", err)
+	}
+	v.Custody = appliance.CustodyHSM
+	var f *fault.Fault
+	if err := k.Generate(ctx, v, "holdfast-x"); !errors.As(err, &f) || f.Code != fault.HSMKey || !strings.Contains(f.Message, "create it with custody cached") {
+		t.Errorf("custody hsm: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -94,12 +95,15 @@ func TestEachRefused(t *testing.T) {
 	values := map[string]string{}
 	for _, s := range config.Settings() {
 		values[s.Name] = "7"
-		if s.Text {
+		switch {
+		case s.List:
+			values[s.Name] = "[]"
+		case s.Text:
 			values[s.Name] = `"1h"`
 		}
 	}
 	for key := range values {
-		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
+		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || strings.HasSuffix(key, ".require_landlock") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
 			values[key] = "true"
 		}
 	}
@@ -109,12 +113,17 @@ func TestEachRefused(t *testing.T) {
 		}
 		dot := strings.LastIndexByte(s.Key, '.')
 		table, name := s.Key[:dot], s.Key[dot+1:]
-		inner := table
+		before, outer, after := "", "", head(t)+hsm // where the key stands with all its tables
+		if of, ok := strings.CutPrefix(table, "hsm.members."); ok {
+			before, outer, after = head(t)+hsm+"[[hsm.members]]\ntoken_label = \"b\"\n", "hsm.members.", ""
+			table = of
+		}
+		key := strings.TrimPrefix(s.Key, outer)
 		for _, text := range []string{
-			head(t) + hsm + "[" + table + "]\n" + name + " = " + values[s.Key] + "\n",
-			s.Key + " = " + values[s.Key] + "\n" + head(t) + hsm,
-			inner + " = {" + name + " = " + values[s.Key] + "}\n" + head(t) + hsm,
-			`"` + strings.ReplaceAll(s.Key, ".", `"."`) + `" = ` + values[s.Key] + "\n" + head(t) + hsm,
+			head(t) + hsm + strings.TrimPrefix(before, head(t)+hsm) + "[" + outer + table + "]\n" + name + " = " + values[s.Key] + "\n",
+			before + key + " = " + values[s.Key] + "\n" + after,
+			before + table + " = {" + name + " = " + values[s.Key] + "}\n" + after,
+			before + `"` + strings.ReplaceAll(key, ".", `"."`) + `" = ` + values[s.Key] + "\n" + after,
 		} {
 			_, err := launch.Parse("f", []byte(text))
 			if err == nil || !strings.Contains(err.Error(), s.Key+": "+s.Refused) {
@@ -294,7 +303,7 @@ func TestApply(t *testing.T) {
 		t.Errorf("the image's configuration has changed: %v", err)
 	}
 	const modules = "/usr/lib/holdfast/pkcs11/"
-	if c.HSM.Module != modules+"libpkcs11.so" || c.HSM.TokenLabel != "ours" || !slices.Equal(c.HSM.Members, []config.Member{{TokenSerial: "7"}, {Module: modules + "other.so", TokenLabel: "b"}}) {
+	if c.HSM.Module != modules+"libpkcs11.so" || c.HSM.TokenLabel != "ours" || !reflect.DeepEqual(c.HSM.Members, []config.Member{{TokenSerial: "7"}, {Module: modules + "other.so", TokenLabel: "b"}}) {
 		t.Errorf("%+v", c.HSM)
 	}
 	if got, err := os.ReadFile(c.XKS.ClientCA); err != nil || string(got) != ca {
@@ -314,7 +323,7 @@ func TestApply(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	// A second time: nothing of the first has stuck.
-	if again, err := f.Apply("the launch file", of, keep); err != nil || again.HSM.Module != c.HSM.Module || again.HSM.Members[1] != c.HSM.Members[1] {
+	if again, err := f.Apply("the launch file", of, keep); err != nil || again.HSM.Module != c.HSM.Module || !reflect.DeepEqual(again.HSM.Members[1], c.HSM.Members[1]) {
 		t.Errorf("%+v %v", again, err)
 	}
 }

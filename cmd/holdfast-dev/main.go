@@ -23,16 +23,24 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/logging"
 	"holdfast/cmd/internal/modules"
 	"holdfast/cmd/internal/terminal"
+	"holdfast/hsm/module"
 )
 
 func main() {
-	modules.Main()
+	if len(os.Args) > 1 && os.Args[1] == module.Argument { // which this program starts
+		root := &cobra.Command{Use: "holdfast-dev"}
+		root.AddCommand(modules.Command())
+		os.Exit(cli.Run(root))
+	}
 	var o options
 	flag.StringVar(&o.dir, "dir", ".dev", "folder for all state")
 	flag.StringVar(&o.xksAddr, "xks-addr", "127.0.0.1:8443", "listen here for AWS KMS")
@@ -121,7 +129,7 @@ func run(ctx context.Context, o options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := &guide{ctx: ctx, platform: p, tamper: o.tamper, end: cancel, fail: make(chan error, 1)}
-	err = daemon.Run(ctx, daemon.Options{Modules: modules.Launcher(), Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: g.changed,
+	err = daemon.Run(ctx, daemon.Options{Modules: modules.For(modules.Secrets(cfg)...), Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: g.changed,
 		Setup: func(code, _, _ string) { g.setup = code }})
 	select {
 	case failed := <-g.fail:

@@ -111,7 +111,7 @@ func runNode(ctx context.Context, order nodeOrder) error {
 	}
 	defer stop()
 	r := &nodeReporter{out: json.NewEncoder(os.Stdout)}
-	return daemon.Run(ctx, daemon.Options{Modules: modules.Launcher(), Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: r.changed, Setup: r.setup})
+	return daemon.Run(ctx, daemon.Options{Modules: modules.For(modules.Secrets(cfg)...), Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: r.changed, Setup: r.setup})
 }
 
 // platform gives that of the node. The fleet's process has made all that is shared.

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"holdfast/appliance/config"
@@ -94,6 +95,14 @@ func (p *platform) pin() ([]byte, error) {
 // configure points the configuration at the platform.
 func (p *platform) configure(c *config.Config, o options) {
 	c.State.Dir = p.path("state")
+	for i, t := range c.HSM.Tokens() {
+		t.Process.Write = append(slices.Clone(t.Process.Write), p.shared("token"))
+		if i == 0 {
+			c.HSM.Process = t.Process
+		} else {
+			c.HSM.Members[i-1].Process = t.Process
+		}
+	}
 	c.Release.Method = o.release
 	p.officer.Configure(c)
 	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr

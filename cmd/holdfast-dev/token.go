@@ -45,10 +45,8 @@ func (p *platform) prepareTokens(h config.HSM) (made []string, err error) {
 		return nil, err
 	}
 	defer clear(pin)
-	tokens := append([]config.Member{{Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial}}, h.Members...)
-	for i := range tokens {
-		t := &tokens[i]
-		t.Module = cmp.Or(t.Module, h.Module)
+	tokens := h.Tokens()
+	for _, t := range tokens {
 		if t.TokenLabel == "" {
 			return nil, fmt.Errorf("[hsm]: the token with serial number %s: holdfast-dev makes tokens by their labels; name it by token_label", t.TokenSerial)
 		}

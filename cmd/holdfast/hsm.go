@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -23,6 +25,10 @@ func showHSMs(w io.Writer, all []appliance.HSMHealth) {
 		cli.Row(w, "HSM "+h.Label, string(h.Status)+" (serial "+cli.OrDash(h.Serial)+", probe "+took(h.Took)+")")
 		if h.Error != "" {
 			cli.Row(w, "", h.Error)
+		}
+		if p := h.Process; p.PID != 0 {
+			cli.Row(w, "  module process", fmt.Sprintf("%d, %d MiB, number %d since the start", p.PID, p.MemoryBytes>>20, p.Starts))
+			cli.Row(w, "  confined", cmp.Or(p.Confined, "not at all"))
 		}
 	}
 }

@@ -52,7 +52,8 @@ func TestMain(m *testing.M) {
 //	                       that matches, to stderr; log lines do not count
 //	json PATH PATTERN      the value at the path in the JSON on stdout matches whole
 //	capture NAME PATTERN   set NAME to what the group in the pattern matches on stdout
-//	unmapped NAME          the server has not loaded a file of that name
+//	unmapped NAME          the server has not loaded a file of that name, and no module process
+//	                       is there; negated, one is there, and the server has not
 //	mode MODE FILE         the file has the mode
 //	database STATEMENT     change the database by hand, behind the server's back
 //	postgres               start a PostgreSQL server, with an empty database $DATABASE
@@ -161,8 +162,20 @@ func cmdUnmapped(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) == 1, "[!] unmapped NAME")
 	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(of(ts).server.Cmd.Process.Pid), "maps"))
 	ts.Check(err)
-	if strings.Contains(string(maps), args[0]) != neg {
+	if strings.Contains(string(maps), args[0]) {
 		ts.Fatalf("the server has loaded: %s", maps)
+	}
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	ts.Check(err)
+	there := false
+	for _, c := range commands {
+		command, _ := os.ReadFile(c) // of one that has ended there is none
+		stat, _ := os.ReadFile(filepath.Join(filepath.Dir(c), "stat"))
+		_, after, _ := strings.Cut(string(stat), ") ") // state and parent (proc_pid_stat(5))
+		there = there || strings.Contains(string(command), "\x00module\x00") && strings.HasPrefix(after[min(2, len(after)):], strconv.Itoa(of(ts).server.Cmd.Process.Pid)+" ")
+	}
+	if there != neg {
+		ts.Fatalf("a module process is there: %v", there)
 	}
 }
 

@@ -11,10 +11,6 @@ import (
 
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/holdfastd"
-	"holdfast/cmd/internal/modules"
 )
 
-func main() {
-	modules.Main()
-	os.Exit(cli.Run(holdfastd.New()))
-}
+func main() { os.Exit(cli.Run(holdfastd.New())) }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -84,47 +84,40 @@ func (r Rules) ruleset() (ruleset, error) {
 
 // without opens a path, and where something hidden lies in it, what lies beside that.
 func (r Rules) without(path string, write bool) (rules []landlock.Rule) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil // a broken link opens nothing
-	}
-	hides := false
-	for _, hidden := range r.Hidden {
-		if h, err := filepath.EvalSymlinks(hidden); err == nil {
-			hidden = h
-		}
-		inside, err := filepath.Rel(real, filepath.Clean(hidden))
-		if hides = err == nil && inside != "." && inside != ".." && !strings.HasPrefix(inside, "../"); hides {
-			break
-		}
-	}
-	if !hides {
+	real := resolve(path)
+	if !slices.ContainsFunc(r.Hidden, func(hidden string) bool { return within(real, resolve(hidden)) }) {
 		return []landlock.Rule{open(real, write)}
 	}
 	entries, err := os.ReadDir(real)
 	if err != nil {
-		return nil
+		return nil // what cannot be read stays closed
 	}
 	for _, e := range entries {
 		child := filepath.Join(real, e.Name())
+		hidden := slices.ContainsFunc(r.Hidden, func(hidden string) bool { return resolve(hidden) == child })
 		// A link is not followed: what it leads to is opened by its own name, or not.
-		if e.Type()&os.ModeSymlink == 0 && !r.hides(child) {
+		if e.Type()&os.ModeSymlink == 0 && !hidden {
 			rules = append(rules, r.without(child, write)...)
 		}
 	}
 	return rules
 }
 
-func (r Rules) hides(path string) bool {
-	for _, hidden := range r.Hidden {
-		if h, err := filepath.EvalSymlinks(hidden); err == nil {
-			hidden = h
-		}
-		if filepath.Clean(hidden) == path {
-			return true
-		}
+// resolve gives the absolute path without links; of what is not there, as it is named.
+func resolve(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
 	}
-	return false
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
+}
+
+// within says whether a path lies in a folder.
+func within(folder, path string) bool {
+	inside, err := filepath.Rel(folder, path)
+	return err == nil && inside != "." && filepath.IsLocal(inside)
 }
 
 func open(path string, write bool) landlock.Rule {

@@ -10,7 +10,7 @@ import (
 
 func init() {
 	if module.Is(os.Args) {
-		if err := module.Main(uint32(os.Getuid())); err != nil {
+		if err := module.Main(uint32(os.Getuid()), ""); err != nil {
 			panic(err)
 		}
 		os.Exit(0)

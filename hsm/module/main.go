@@ -19,8 +19,8 @@ const endGrace = 2 * time.Second
 
 // Main is what a module process does once it is confined: it takes the connections of the
 // process that has started it, which is of that user, and serves. It returns, or the process
-// ends, when the first connection has ended.
-func Main(user uint32) error {
+// ends, when the first connection has ended. Confined says in words how it is confined.
+func Main(user uint32, confined string) error {
 	l, err := process.Inherit(user)
 	if err != nil {
 		return err
@@ -30,6 +30,6 @@ func Main(user uint32) error {
 		return err
 	}
 	process.EndWith(first, endGrace, func() { os.Exit(0) })
-	_ = Serve(first, func() (wire.Stream, error) { return l.Accept() }) // it ends when the other side has gone
+	_ = Serve(confined, first, func() (wire.Stream, error) { return l.Accept() }) // it ends when the other side has gone
 	return nil
 }

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,9 +15,9 @@ import (
 
 // Serve answers on the first connection until it ends: the process ends then. On it come
 // [wire.Look], or [wire.Open] and [wire.Prepare], before anything comes on another. It
-// answers on those that accept gives as well, until that fails. The error is why it ends.
-func Serve(first wire.Stream, accept func() (wire.Stream, error)) error {
-	s := &server{}
+// answers on those that accept gives as well, until that fails. Confined says how the process is. The error is why it ends.
+func Serve(confined string, first wire.Stream, accept func() (wire.Stream, error)) error {
+	s := &server{confined: confined}
 	go func() {
 		for {
 			stream, err := accept()
@@ -42,6 +45,8 @@ func (t *token) close() {
 
 // server is the token once it is open.
 type server struct {
+	confined string
+
 	mu    sync.Mutex
 	token *token
 }
@@ -81,6 +86,20 @@ func (a answer) clear() {
 	}
 }
 
+// memory is what this process has of the machine's, in bytes; 0 if it cannot be read.
+func memory() int64 {
+	text, err := os.ReadFile("/proc/self/statm") // size and resident part, in pages (proc_pid_statm(5))
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 // fieldsOf says how many fields the request of each operation has.
 var fieldsOf = map[wire.Op]int{wire.Look: 1, wire.Open: 2, wire.Prepare: 2, wire.Info: 0, wire.Random: 1, wire.Encrypt: 3, wire.Decrypt: 5, wire.Wrap: 2,
 	wire.Unwrap: 2, wire.Generate: 1, wire.Import: 2, wire.Destroy: 1, wire.Labels: 0, wire.DataObjects: 0, wire.CreateData: 2, wire.DestroyData: 2,
@@ -115,6 +134,7 @@ func (s *server) answer(c *wire.Conn, m wire.Message) (answer, error) {
 		return answer{}, t.list(c, op, until)
 	case wire.Info:
 		i, err := t.info(until)
+		i.Process = wire.Process{PID: os.Getpid(), MemoryBytes: memory(), Confined: s.confined}
 		return answer{fields: [][]byte{wire.JSON(i)}}, err
 	case wire.Random, wire.Wrap, wire.Unwrap, wire.Encrypt, wire.Decrypt:
 		return t.crypto(op, f, until)

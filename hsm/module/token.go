@@ -363,8 +363,11 @@ const commonLabel = 32
 
 // otherLabel says what to do where a label is too long.
 func (t *token) otherLabel(label string) string {
-	if label == t.settings.MasterKeyLabel {
+	switch label {
+	case t.settings.MasterKeyLabel:
 		return "set hsm.master_key_label to a shorter one"
+	case t.settings.ProbeKeyLabel:
+		return "Holdfast needs labels of that length, so this HSM cannot be used"
 	}
 	return "this HSM cannot have keys of custody hsm: use custody cached"
 }

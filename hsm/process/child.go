@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,7 +19,7 @@ import (
 
 // Child starts module processes as children of this one.
 type Child struct {
-	// Program is the path of the program, and Arguments those that make it a module process.
+	// Program is the path of the program, this one if empty; and Arguments those that make it a module process.
 	Program   string
 	Arguments []string
 	// Environment names variables that are passed on besides those that [Environment] has.
@@ -56,7 +58,12 @@ func (c Child) start(ctx context.Context, connections int) (*child, error) {
 	if p.connections, err = connect(ctx, path, uint32(os.Getuid()), connections); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(c.Program, c.Arguments...)
+	program, name := c.Program, c.Program
+	if program == "" {
+		program, name = "/proc/self/exe", os.Args[0] // also if its file has been replaced meanwhile
+	}
+	p.cmd = exec.Command(program, c.Arguments...)
+	p.cmd.Args[0] = name
 	p.cmd.Env = append(Environment(os.Environ(), c.Environment...), "LISTEN_FDS=1", "GOTRACEBACK=none")
 	p.cmd.ExtraFiles = []*os.File{file}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -186,16 +193,29 @@ func Environment(all []string, names ...string) (passed []string) {
 	return passed
 }
 
-func wanted(name string, more []string) bool {
-	for _, names := range [][]string{programsVariables, vendorsVariables, more} {
-		for _, n := range names {
-			prefix, begins := strings.CutSuffix(n, "*")
-			if n == name || begins && strings.HasPrefix(name, prefix) {
-				return true
-			}
+// Named gives the files and folders that the vendors' variables, and those of the names given, name.
+func Named(all []string, names ...string) (paths []string) {
+	for _, v := range all {
+		name, value, _ := strings.Cut(v, "=")
+		if !filepath.IsAbs(value) || !among(name, vendorsVariables) && !among(name, names) {
+			continue
+		}
+		if _, err := os.Stat(value); err == nil {
+			paths = append(paths, value)
 		}
 	}
-	return false
+	return paths
+}
+
+func wanted(name string, more []string) bool {
+	return among(name, programsVariables) || among(name, vendorsVariables) || among(name, more)
+}
+
+func among(name string, names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		prefix, begins := strings.CutSuffix(n, "*")
+		return n == name || begins && strings.HasPrefix(name, prefix)
+	})
 }
 
 var programsVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR", "LANG", "LC_*", "LD_LIBRARY_PATH", "OPENSSL_CONF", "SSL_CERT_FILE", "SSL_CERT_DIR"}

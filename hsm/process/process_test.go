@@ -115,7 +115,7 @@ func self(t *testing.T) string {
 
 func child(t *testing.T, what string) process.Child {
 	t.Helper()
-	return process.Child{Program: self(t), Arguments: []string{"module", what, strconv.Itoa(os.Getuid())}}
+	return process.Child{Arguments: []string{"module", what, strconv.Itoa(os.Getuid())}}
 }
 
 func start(t *testing.T, c process.Child, connections int) process.Process {
@@ -409,6 +409,9 @@ func TestEnvironment(t *testing.T) {
 		"HOLDFAST_TOKEN=t", "GODEBUG=x=1", "LD_PRELOAD=/evil", "PGPASSWORD=p", "MINEFIELD=1",
 	}
 	if got := process.Environment(all, "MINE", "OURS_*"); !slices.Equal(got, all[:9]) {
+		t.Errorf("%q", got)
+	}
+	if got := process.Named([]string{"SOFTHSM2_CONF=/etc/passwd", "CS_PKCS11_R3_CFG=/gone", "NFAST_X=etc", "HOME=/root", "MINE=/etc"}, "MINE"); !slices.Equal(got, []string{"/etc/passwd", "/etc"}) {
 		t.Errorf("%q", got)
 	}
 	p := start(t, process.Child{Program: "/bin/sh", Arguments: []string{"-c", "env | cut -d= -f1 | sort | tr '\\n' ' ' >&2; echo >&2"}}, 1)

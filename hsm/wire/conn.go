@@ -97,8 +97,8 @@ func (c *Conn) Send(m Message) error {
 	return err
 }
 
-// errFrame: what came is no frame.
-var errFrame = errors.New("what came is no frame of this protocol")
+// ErrFrame: what came is no frame of this protocol, or no answer to what was asked.
+var ErrFrame = errors.New("the other side does not keep to the protocol")
 
 // Receive gives the next message. After an error of the deadline it goes on with the same
 // frame; after another, the connection is of no use.
@@ -113,7 +113,7 @@ func (c *Conn) Receive() (Message, error) {
 		}
 		length := int(binary.BigEndian.Uint32(c.in))
 		if length < headBytes-lengthBytes || length > MaxFrame-lengthBytes {
-			return Message{}, errFrame
+			return Message{}, ErrFrame
 		}
 		if need == lengthBytes+length {
 			return parse(c.in[lengthBytes:need])
@@ -129,11 +129,11 @@ func parse(b []byte) (Message, error) {
 	m := Message{Kind: b[0], Within: time.Duration(binary.BigEndian.Uint32(b[1:])) * time.Millisecond}
 	for b = b[headBytes-lengthBytes:]; len(b) > 0; {
 		if len(b) < lengthBytes || len(m.Fields) == maxFields {
-			return Message{}, errFrame
+			return Message{}, ErrFrame
 		}
 		n := binary.BigEndian.Uint32(b)
 		if uint64(n) > uint64(len(b)-lengthBytes) {
-			return Message{}, errFrame
+			return Message{}, ErrFrame
 		}
 		end := lengthBytes + int(n)
 		m.Fields = append(m.Fields, b[lengthBytes:end:end])

@@ -135,6 +135,20 @@ type Facts struct {
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no limit or
 	// does not say.
 	FreeSessions int `json:"free_sessions"`
+	// Process is about the module's process.
+	Process Process `json:"process"`
+}
+
+// Process is what is known of a module process.
+type Process struct {
+	// PID is its process ID.
+	PID int `json:"pid"`
+	// MemoryBytes is how much memory it has, in bytes; 0 if that cannot be read.
+	MemoryBytes int64 `json:"memory_bytes"`
+	// Confined says in words how it is confined; empty if it is not.
+	Confined string `json:"confined"`
+	// Starts is how many processes the token has had, this one with them. The other side counts.
+	Starts int `json:"starts"`
 }
 
 // JSON gives a field of text that is no secret.
@@ -149,7 +163,7 @@ func JSON(v any) []byte {
 // Read reads such a field.
 func Read[T any](field []byte) (v T, err error) {
 	if err := json.Unmarshal(field, &v); err != nil {
-		return v, fmt.Errorf("%w: %w", errFrame, err)
+		return v, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
 	return v, nil
 }
@@ -186,7 +200,7 @@ func (c *Conn) Await(use func(fields [][]byte) error) error {
 		case Failed:
 			err = failureOf(m)
 		default:
-			err = &Broken{errFrame}
+			err = &Broken{ErrFrame}
 		}
 		c.Done()
 		switch {

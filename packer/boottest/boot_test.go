@@ -458,9 +458,15 @@ func (b *boot) evidence(release string) (volume tpm.Hex) {
 func (b *boot) confined() {
 	b.t.Helper()
 	b.says(regexp.MustCompile(`confinement: done`))
+	b.says(regexp.MustCompile(`confinement: module done`))
 	for name, want := range map[string]string{
 		"Uid": `900\s+900\s+900\s+900`, "CapEff": `0000000000000000`, "CapBnd": `0000000000000000`, "NoNewPrivs": `1`, "Seccomp": `2`,
 		"Max core file size": `0\s+0\s+bytes`, "VmLck": `[1-9][0-9]* kB`, "VmSwap": `0 kB`, "swaps": `none`, "core_pattern": `""`, "sysrq": `0`, "modules_disabled": `1`, "shells": `none`,
+		"module own tokens": `<nil>`, "module own port": `.*connection refused`,
+		"module state folder": `.*permission denied`, "module database": `.*permission denied`, "module configuration": `.*permission denied`,
+		"module TPM": `.*permission denied`, "module event log": `.*permission denied`, "module policies": `.*permission denied`,
+		"module console's port": `.*permission denied`, "module namespace": `operation not permitted`,
+		"module ptrace of the parent": `operation not permitted`, "module signal to the appliance": `operation not permitted`,
 		"lsm": `(?:\S+,)?landlock(?:,\S+)?`, // for what confines itself, as a PKCS#11 module's process does
 	} {
 		b.says(regexp.MustCompile(`(?m)confinement: ` + regexp.QuoteMeta(name) + `:?\s+` + want + `\s*$`))

@@ -1,8 +1,10 @@
 package console
 
 import (
+	"fmt"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -21,4 +23,12 @@ func hsms(p *page) (*view, error) {
 	d := &hsmsData{now: p.now, status: status}
 	d.probe = p.form(operation.ProbeHSMs, "", ui.Form{Kind: "quiet"})
 	return &view{title: "HSMs", body: hsmsPage(d)}, nil
+}
+
+// moduleProcess says which process an HSM's PKCS#11 module runs in.
+func moduleProcess(p appliance.ModuleProcess) string {
+	if p.PID == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d, %d MiB, number %d since the start", p.PID, p.MemoryBytes>>20, p.Starts)
 }

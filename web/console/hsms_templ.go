@@ -115,6 +115,8 @@ func hsmsPage(d *hsmsData) templ.Component {
 					{Term: "Serial number", Value: orNone(h.Serial), Mono: true},
 					{Term: "Hardware, firmware", Value: orNone(h.Hardware) + ", " + orNone(h.Firmware)},
 					{Term: "Free sessions", Value: freeSessions(h.FreeSessions)},
+					{Term: "Module process", Value: moduleProcess(h.Process)},
+					{Term: "Confined", Value: orNone(h.Process.Confined)},
 					{Term: "Test operation", Value: ui.Span(h.Took)},
 					{Term: "Done", Component: ui.When(h.ProbedAt, d.now)},
 				}).Render(ctx, templ_7745c5c3_Buffer)

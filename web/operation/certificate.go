@@ -107,6 +107,8 @@ type CertificateChain struct {
 	OtherName    bool `json:"other_name,omitempty" jsonschema:"Install it although it lacks a name by which the appliance is called now, or its common name is not the endpoint's."`
 }
 
+func (c CertificateChain) insists() bool { return c.OwnAuthority || c.OtherName }
+
 func (c CertificateChain) accepted() Accepted {
 	return Accepted{OwnAuthority: c.OwnAuthority, OtherName: c.OtherName}
 }
@@ -120,6 +122,8 @@ type SharedCertificate struct {
 	OwnAuthority bool `json:"own_authority,omitempty" jsonschema:"Share it although no public authority has signed it, as far as this machine knows. AWS KMS takes none of a private authority."`
 	OtherName    bool `json:"other_name,omitempty" jsonschema:"Share it although it lacks a name by which the appliance is called now, or its common name is not the endpoint's."`
 }
+
+func (c SharedCertificate) insists() bool { return c.OwnAuthority || c.OtherName }
 
 func (c SharedCertificate) accepted() Accepted {
 	return Accepted{OwnAuthority: c.OwnAuthority, OtherName: c.OtherName}

@@ -54,12 +54,18 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 	} else {
 		p.describe(rec, before)
 	}
+	if in, ok := p.in.(insisting); ok && in.insists() {
+		rec.Asked = p.asked() // that it was meant stands on record, also where it was done
+	}
 	if err != nil {
 		rec.Result, rec.Error, rec.After = audit.Failed, string(fault.CodeOf(err)), nil
 		rec.Asked = p.asked()
 	}
 	return rec
 }
+
+// insisting is an input by which a caller may say that what would be refused is meant.
+type insisting interface{ insists() bool }
 
 func (p *performance) record(result audit.Result, err error) *audit.Record {
 	keyStore, key := p.about()

@@ -3,6 +3,7 @@ package recorder
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
@@ -15,6 +16,7 @@ const (
 	actorEncryptions   = "encryptions done"
 	actorLeftover      = "no key needs it"
 	actorFirstUnlock   = "first unlock"
+	actorModule        = "PKCS#11 module"
 )
 
 // Configured records something that the configuration has made, by the operation that
@@ -33,6 +35,12 @@ func (r *Recorder) KeyDeleted(ctx context.Context, keyStore, keyID string) error
 // needs it.
 func (r *Recorder) ObjectDestroyed(ctx context.Context, keyStore string, o *appliance.TokenObject) error {
 	return r.work(ctx, &audit.Record{Operation: "destroy key object", Actor: actorLeftover, KeyStore: keyStore, Key: o.KeyID, Version: uint64(o.Version), Detail: "object " + o.Label + " in the HSM's token"}, nil)
+}
+
+// ModuleEnded records that the process of a PKCS#11 module ended, or was ended as it did not work.
+func (r *Recorder) ModuleEnded(ctx context.Context, token string, why error) error {
+	return r.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: "restart module process", Actor: actorModule, Result: audit.Failed,
+		Detail: fmt.Sprintf("token %s: %s", token, why)})
 }
 
 // KeyRotated records that a key is rotated by itself, as its version has done its

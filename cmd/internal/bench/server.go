@@ -116,13 +116,22 @@ func (in *installation) start() (*server, error) {
 	return h, nil
 }
 
+// writable is what the module changes: the tokens; and of a shim, what it is controlled by.
+func (in *installation) writable() []string {
+	paths := []string{in.site.path("token")}
+	if in.module != in.site.module {
+		paths = append(paths, filepath.Dir(in.module))
+	}
+	return paths
+}
+
 // startOn starts the server on a machine.
 func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin string) (*process, error) {
 	// All settings that bear on speed are left at their defaults. A machine that
 	// stalls is to show in the figures and not to end the run, hence the timeout.
 	c := config.Config{
 		State:       config.State{Dir: in.dir()},
-		HSM:         config.HSM{Module: in.module, TokenLabel: tokenLabel},
+		HSM:         config.HSM{Module: in.module, TokenLabel: tokenLabel, Process: config.Process{Write: in.writable()}},
 		Attestation: config.Attestation{TPM: machine.Socket, EventLog: filepath.Join(in.dir(), "tpm", swtpm.EventLog)},
 		Release:     config.Release{SealedPIN: sealed},
 		XKS: config.XKS{Address: xks, Certificate: in.site.certificateFile(), Key: in.site.keyFile(),

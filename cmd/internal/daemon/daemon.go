@@ -61,8 +61,8 @@ type Options struct {
 	LogDropped func() uint64
 	// Platform is a simulated machine; the real one if nil.
 	Platform Platform
-	// Modules starts the processes of PKCS#11 modules. It is needed.
-	Modules hsm.Launcher
+	// Modules gives what starts the module processes of a token. It is needed.
+	Modules func(config.Member) hsm.Launcher
 	// Changed, if given, is called whenever the boot has come to serving, degraded
 	// or locked, or waits for another attempt.
 	Changed func(progress.Status, Addresses)

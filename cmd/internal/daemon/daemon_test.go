@@ -237,7 +237,7 @@ func (s *site) run(ctx context.Context) error {
 		Config:   &cfg,
 		Log:      slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Platform: platform{machine, s},
-		Modules:  hsmtest.Launcher(),
+		Modules:  func(config.Member) hsm.Launcher { return hsmtest.Launcher() },
 		Metadata: s.metadata,
 		Now:      s.now,
 		Setup:    func(code, _, _ string) { s.welcomed <- code },

@@ -13,7 +13,9 @@ import (
 	"holdfast/appliance/machine/boot"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/modules"
 	"holdfast/hsm"
+	"holdfast/hsm/dialect"
 	"holdfast/xks"
 )
 
@@ -21,6 +23,8 @@ import (
 var inForce = map[string]any{
 	"hsm.master_key_label":    hsm.DefaultMasterKeyLabel,
 	"hsm.max_sessions":        hsm.DefaultMaxSessions,
+	"hsm.process.memory_mib":  modules.DefaultMemoryMiB,
+	"hsm.dialect":             dialect.Standard,
 	"hsm.lease":               appliance.DefaultLease,
 	"attestation.tpm":         device.TPM,
 	"attestation.event_log":   tpm.DefaultEventLog,

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -247,6 +249,11 @@ func TestFirstCertificate(t *testing.T) {
 	r.ok("POST", "certificate/request", operation.CertificateRequest{Names: []string{"xks.example.com"}}, &request)
 	if err := r.do("PUT", "certificate", operation.CertificateChain{Chain: c.Chain, OwnAuthority: true, OtherName: true}, nil); err != nil { // of the key in use
 		t.Error(err)
+	}
+	var records json.RawMessage
+	r.ok("GET", "audit/records?kind=admin", nil, &records)
+	if !regexp.MustCompile(`"asked":\s*\{[^}]*"own_authority":\s*true`).Match(records) {
+		t.Errorf("that the certificate was meant is not on record: %s", records)
 	}
 	r.stop()
 	from := len(s.log.String())

@@ -119,7 +119,7 @@ func (l launches) LookAtTokens(ctx context.Context, file string) ([]operation.Lo
 	defer l.d.looking.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	members := Tokens(c.HSM, hsm.Config{Launcher: l.d.o.Modules})
+	members := Tokens(c.HSM, l.d.o.Modules, hsm.Config{})
 	list := make([]operation.LookedToken, len(members))
 	var all sync.WaitGroup
 	for i, m := range members {

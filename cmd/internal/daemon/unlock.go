@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
@@ -25,7 +26,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{Launcher: d.o.Modules, PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, d.o.Modules, hsm.Config{PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM, Ended: d.moduleEnded})...)
 	if err != nil {
 		return err
 	}
@@ -42,17 +43,26 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	return nil
 }
 
-// Tokens are those that the configuration names, each with what they have in common.
-func Tokens(h config.HSM, all hsm.Config) []hsm.Config {
-	all.Module, all.TokenLabel, all.TokenSerial = h.Module, h.TokenLabel, h.TokenSerial
+// recordTimeout is how long the record of a process that ended may take.
+const recordTimeout = 10 * time.Second
+
+// moduleEnded records that the process of a module has ended.
+func (d *Daemon) moduleEnded(token string, why error) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	if err := d.audit.ModuleEnded(ctx, token, why); err != nil {
+		d.o.Log.Error("the end of a module's process is not in the audit log", "token", token, "error", err)
+	}
+}
+
+// Tokens are those that the configuration names, each with what they have in common and what starts
+// its module processes.
+func Tokens(h config.HSM, modules func(config.Member) hsm.Launcher, all hsm.Config) (configs []hsm.Config) {
 	all.MasterKeyLabel, all.MaxSessions, all.Dialect = h.MasterKeyLabel, h.MaxSessions, h.Dialect
-	configs := []hsm.Config{all}
-	for _, m := range h.Members {
+	for _, m := range h.Tokens() {
 		c := all
-		c.TokenLabel, c.TokenSerial = m.TokenLabel, m.TokenSerial
-		if m.Module != "" {
-			c.Module = m.Module
-		}
+		c.Module, c.TokenLabel, c.TokenSerial = m.Module, m.TokenLabel, m.TokenSerial
+		c.Launcher = modules(m)
 		configs = append(configs, c)
 	}
 	return configs

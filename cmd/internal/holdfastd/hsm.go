@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/config"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/modules"
@@ -26,6 +27,7 @@ func hsmCommand(a *cli.Admin) *cobra.Command {
 // probeFlags are those of hsm probe.
 type probeFlags struct {
 	module, label, serial, pinFile string
+	write                          []string
 }
 
 func hsmProbeCommand(a *cli.Admin) *cobra.Command {
@@ -56,6 +58,7 @@ func hsmProbeCommand(a *cli.Admin) *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&f.module, "module", "", "the HSM's PKCS#11 library")
+	c.Flags().StringSliceVar(&f.write, "hsm-write", nil, "files and folders that the library may change, as hsm.process.write names them")
 	c.Flags().StringVar(&f.label, "token-label", "", "label of the token")
 	c.Flags().StringVar(&f.serial, "token-serial", "", "serial number of the token, if two have the label")
 	c.Flags().StringVar(&f.pinFile, "pin-file", "", "file with the HSM's PIN, instead of standard input")
@@ -77,7 +80,7 @@ func (f *probeFlags) try(a *cli.Admin, cmd *cobra.Command) (*hsm.Tried, error) {
 		return nil, err
 	}
 	defer clear(pin)
-	cfg := hsm.Config{Module: f.module, TokenLabel: f.label, TokenSerial: f.serial, PIN: pin, Launcher: modules.Launcher()}
+	cfg := hsm.Config{Module: f.module, TokenLabel: f.label, TokenSerial: f.serial, PIN: pin, Launcher: modules.For("/etc/holdfast")(config.Member{Module: f.module, Process: config.Process{Write: f.write}})}
 	return hsm.Try(cmd.Context(), cfg, func(*hsm.Tried) {
 		cli.Row(a.Notes(cmd), "the token is there; the PIN is tried now, once")
 	})

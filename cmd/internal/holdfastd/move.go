@@ -138,7 +138,7 @@ func (f *copyFlags) move(cmd *cobra.Command, notes io.Writer, to string) (_ *Mov
 		cfg.State.Database = to
 		move = m.toFleet
 	}
-	token, err := f.openHSM(cmd, cfg.HSM)
+	token, err := f.openHSM(cmd, cfg)
 	if err != nil {
 		return nil, err
 	}

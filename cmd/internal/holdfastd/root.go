@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/modules"
 	"holdfast/cmd/internal/restore"
 )
 
@@ -21,7 +22,7 @@ func New() *cobra.Command {
 			"the broker that releases the HSM's PIN. holdfast is the tool that administers them.",
 	}
 	a.AddFlag(root)
-	root.AddCommand(serveCommand(a), brokerCommand(a), volumeCommand(a), capCommand(a), stateCommand(a), hsmCommand(a), restore.Command(a))
+	root.AddCommand(serveCommand(a), brokerCommand(a), volumeCommand(a), capCommand(a), stateCommand(a), hsmCommand(a), restore.Command(a), modules.Command())
 	cli.Complete(root)
 	return root
 }

@@ -42,7 +42,7 @@ aws_xks_sigv4_secret_access_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 	if err := os.Symlink(s.SealedPIN(), filepath.Join(s.Dir, "state", "pin.sealed")); err != nil { // where it is by default
 		t.Fatal(err)
 	}
-	p := s.Start(t, "--hsm-module", module, "--token-label", sitetest.TokenLabel, "--tpm", s.TPM(), "--event-log", s.EventLog(),
+	p := s.Start(t, "--hsm-module", module, "--hsm-write", filepath.Dir(s.SoftHSM), "--token-label", sitetest.TokenLabel, "--tpm", s.TPM(), "--event-log", s.EventLog(),
 		"--policy", files.Attestation.Policy, "--policy-key", files.Attestation.PolicyKey,
 		"--authorizations", files.Release.Authorizations, "--seal-key", files.Release.SealKey,
 		"--tls-cert", s.CA, "--tls-key", filepath.Join(s.Dir, "server-key.pem"), "--state-dir", filepath.Join(s.Dir, "state"),

@@ -44,7 +44,7 @@ func serveCommand(a *cli.Admin) *cobra.Command {
 		}
 		log := logging.New(cfg.Log, cmd.ErrOrStderr(), cmd.OutOrStdout())
 		defer log.Close()
-		return daemon.Run(cmd.Context(), daemon.Options{Modules: modules.Launcher(), Config: cfg, Log: log.Logger, Requests: log.Requests, LogDropped: log.Dropped, Setup: func(code, file, url string) {
+		return daemon.Run(cmd.Context(), daemon.Options{Modules: modules.For(modules.Secrets(cfg)...), Config: cfg, Log: log.Logger, Requests: log.Requests, LogDropped: log.Dropped, Setup: func(code, file, url string) {
 			fmt.Fprintln(cmd.ErrOrStderr(), welcome(code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address)))
 		}})
 	})
@@ -67,6 +67,7 @@ type overrides struct {
 	certificate, certificateKeyPEM string
 	policy, policyKey, tpm, log    string
 	authorizations, sealKey        string
+	moduleWrite                    []string
 }
 
 func (o *overrides) add(f *pflag.FlagSet) {
@@ -74,6 +75,7 @@ func (o *overrides) add(f *pflag.FlagSet) {
 	f.StringVar(&o.adminAddr, "admin-addr", "", "listen here for administrators, instead of admin.address")
 	f.StringVar(&o.stateDir, "state-dir", "", "folder of the database, instead of state.dir")
 	f.StringVar(&o.module, "hsm-module", "", "PKCS#11 library, instead of hsm.module")
+	f.StringSliceVar(&o.moduleWrite, "hsm-write", nil, "files and folders that the PKCS#11 library may change, besides those of hsm.process.write")
 	f.StringVar(&o.tokenLabel, "token-label", "", "token, instead of hsm.token_label")
 	f.StringVar(&o.certificate, "tls-cert", "", "certificate (PEM), instead of xks.certificate")
 	f.StringVar(&o.certificateKeyPEM, "tls-key", "", "its private key (PEM), instead of xks.key")
@@ -90,6 +92,7 @@ func (o *overrides) apply(c *config.Config) {
 	override(&c.Admin.Address, o.adminAddr)
 	override(&c.State.Dir, o.stateDir)
 	override(&c.HSM.Module, o.module)
+	c.HSM.Process.Write = append(c.HSM.Process.Write, o.moduleWrite...)
 	override(&c.HSM.TokenLabel, o.tokenLabel)
 	if o.tokenLabel != "" {
 		c.HSM.TokenSerial = "" // one of them selects the token

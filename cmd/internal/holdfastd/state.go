@@ -95,7 +95,7 @@ func (f *copyFlags) verify(cmd *cobra.Command, path string) (_ *appliance.CopyRe
 	}
 	o := appliance.CopyOptions{}
 	if !f.withoutHSM {
-		token, err := f.openHSM(cmd, cfg.HSM)
+		token, err := f.openHSM(cmd, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -177,13 +177,13 @@ func isFolder(path string) bool {
 }
 
 // openHSM opens the tokens that the configuration names, in which it makes no master key.
-func (f *copyFlags) openHSM(cmd *cobra.Command, h config.HSM) (keyring.Tokens, error) {
+func (f *copyFlags) openHSM(cmd *cobra.Command, cfg *config.Config) (keyring.Tokens, error) {
 	pin, err := readPIN(cmd, f.pinFile)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(pin)
-	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(h, hsm.Config{Launcher: modules.Launcher(), PIN: pin, MasterKeyExists: true})...)
+	token, _, err := keyring.Open(cmd.Context(), daemon.Tokens(cfg.HSM, modules.For(modules.Secrets(cfg)...), hsm.Config{PIN: pin, MasterKeyExists: true})...)
 	return token, err
 }
 

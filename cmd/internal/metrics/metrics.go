@@ -211,6 +211,8 @@ var (
 	hsmActive    = describe("hsm_active", "1 while the HSM performs its test operation in time.", "token", "serial")
 	hsmProbe     = describe("hsm_probe_duration_seconds", "How long the last test operation in the HSM took.", "token", "serial")
 	hsmFree      = describe("hsm_free_sessions", "How many more sessions the HSM allows; not there if it sets no limit or does not say.", "token", "serial")
+	hsmStarts    = describe("hsm_process_starts", "How many processes of the HSM's PKCS#11 module there have been since the start. Each after the first stands for one that ended, or was ended.", "token", "serial")
+	hsmMemory    = describe("hsm_process_memory_bytes", "How much memory the process of the HSM's PKCS#11 module has.", "token", "serial")
 	hsmProbed    = describe("hsm_probe_timestamp_seconds", "When the last test operation in the HSM began.", "token", "serial")
 	attested     = describe("attestation_timestamp_seconds", "When the appliance's own evidence was last appraised.")
 	attestedOK   = describe("attestation_success", "1 if the appliance may serve by its last appraisal: it passed, or a person has forced its policy and nothing else was missing.")
@@ -243,7 +245,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
+	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmStarts, hsmMemory, hsmProbed,
 		attested, attestedOK, attestedAs, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
 		ch <- d
 	}
@@ -374,6 +376,8 @@ func collectStatus(set setter, s appliance.Status) {
 		}
 		set(hsmActive, flag(h.Status == appliance.HealthActive), h.Label, h.Serial)
 		set(hsmProbe, h.Took.Seconds(), h.Label, h.Serial)
+		set(hsmStarts, float64(h.Process.Starts), h.Label, h.Serial)
+		set(hsmMemory, float64(h.Process.MemoryBytes), h.Label, h.Serial)
 		set(hsmProbed, seconds(h.ProbedAt), h.Label, h.Serial)
 		if h.FreeSessions >= 0 && h.Label != "" {
 			set(hsmFree, float64(h.FreeSessions), h.Label, h.Serial)

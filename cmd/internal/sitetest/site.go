@@ -112,6 +112,8 @@ dir = %q
 %s[hsm]
 module = %q
 token_label = %q
+[hsm.process]
+write = %s
 [attestation]
 policy = %q
 policy_key = %q
@@ -129,8 +131,17 @@ address = "127.0.0.1:0"
 certificate = %q
 key = %q
 request_timeout = "20s" # the race detector and a busy machine are slow
-%s`, filepath.Join(s.Dir, "state"), lines(o.State), module, TokenLabel, files.Attestation.Policy, files.Attestation.PolicyKey, s.TPM(), s.EventLog(),
+%s`, filepath.Join(s.Dir, "state"), lines(o.State), module, TokenLabel, s.writable(module, o), files.Attestation.Policy, files.Attestation.PolicyKey, s.TPM(), s.EventLog(),
 		files.Release.Authorizations, files.Release.SealKey, s.SealedPIN(), s.Socket, s.CA, filepath.Join(s.Dir, "server-key.pem"), lines(o.XKS)+section("fleet", o.Fleet))
+}
+
+// writable is the list of what the module changes: the tokens; and of a shim, what it is controlled by.
+func (s *Site) writable(module string, o Options) string {
+	list := fmt.Sprintf("[%q", filepath.Dir(s.SoftHSM))
+	if o.Module != "" {
+		list += fmt.Sprintf(", %q", filepath.Dir(module))
+	}
+	return list + "]"
 }
 
 // section gives one, unless it would be empty.

@@ -6,13 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"holdfast/hsm/confine"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "module" {
+		module()
+		return
+	}
 	pid := ""
 	for range 600 { // until the keys are in locked memory; the boot test waits for what it says
 		if pid = find("/usr/bin/holdfastd", "serve"); pid != "" && locked(pid) {
@@ -44,6 +53,55 @@ func main() {
 	}
 	fmt.Println("confinement: shells", strings.Join(shells, " "))
 	fmt.Println("confinement: done")
+}
+
+// module confines itself as the process of a PKCS#11 module does, and tells what it can do all the same. It
+// runs as the appliance's user, in a unit that allows what the appliance's does.
+func module() {
+	told, err := confine.Self(confine.Rules{Write: []string{"/var/lib/holdfast/tokens"}, Hidden: []string{"/var/lib/holdfast", "/etc/holdfast"}, ConnectPorts: []uint16{1792}, MemoryBytes: 1 << 30})
+	if err != nil {
+		fmt.Println("confinement: module:", err)
+		return
+	}
+	fmt.Println("confinement: module", told)
+	open := func(path string) error {
+		f, err := os.Open(path)
+		if err == nil {
+			_ = f.Close()
+		}
+		return err
+	}
+	dial := func(address string) error {
+		c, err := net.DialTimeout("tcp", address, 5*time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	}
+	for _, try := range []struct {
+		what string
+		err  error
+	}{
+		{"own tokens", open("/var/lib/holdfast/tokens")},
+		{"own port", dial("127.0.0.1:1792")}, // nobody listens
+		{"state folder", open("/var/lib/holdfast")}, {"database", open("/var/lib/holdfast/holdfast.db")}, {"configuration", open("/etc/holdfast/holdfast.toml")},
+		{"TPM", open("/dev/tpmrm0")}, {"event log", open("/sys/kernel/security/tpm0/binary_bios_measurements")}, {"policies", open("/efi/holdfast")},
+		{"console's port", dial("127.0.0.1:9443")},
+		{"namespace", syscall.Unshare(syscall.CLONE_NEWUSER)},
+		{"ptrace of the parent", syscall.PtraceAttach(os.Getppid())},
+		{"signal to the appliance", signal(find("/usr/bin/holdfastd", "serve"))},
+	} {
+		fmt.Printf("confinement: module %s: %v\n", try.what, try.err)
+	}
+	fmt.Println("confinement: module done")
+}
+
+func signal(pid string) error {
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(n, 0)
 }
 
 // find gives the process of that program with that first argument.
