@@ -477,7 +477,10 @@ const maxFile = 1 << 20
 
 // Load reads a file. It gives the configuration with defaults filled in and
 // warnings, or else [Problems] with all that is wrong, in the order of lines.
-func Load(path string) (*Config, Problems, error) {
+func Load(path string) (*Config, Problems, error) { return LoadOver(path, func(*Config) {}) }
+
+// LoadOver is Load where begin sets what holds if the file does not say it.
+func LoadOver(path string, begin func(*Config)) (*Config, Problems, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration: %w", err)
@@ -494,18 +497,21 @@ func Load(path string) (*Config, Problems, error) {
 	if exposed != nil && !errors.As(exposed, new(*privatefile.Exposed)) {
 		return nil, nil, fmt.Errorf("configuration %s: %w", path, exposed)
 	}
-	return parse(path, text, exposed)
+	return parse(path, text, exposed, begin)
 }
 
 // Parse reads a configuration from text; name stands for the file in problems.
-func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, nil) }
+func Parse(name string, text []byte) (*Config, Problems, error) {
+	return parse(name, text, nil, func(*Config) {})
+}
 
 // parse reads a configuration; exposed says why its file may hold no secret, if it may
 // not.
-func parse(name string, text []byte, exposed error) (*Config, Problems, error) {
+func parse(name string, text []byte, exposed error, begin func(*Config)) (*Config, Problems, error) {
 	ck := newChecker(name, exposed)
 	_, c, err := ck.read(text, func() (any, *Config) {
 		c := new(Config)
+		begin(c)
 		return c, c
 	})
 	if err != nil {

@@ -67,6 +67,9 @@ func runFleet(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer unlock()
+	if _, err := f.settings(o); err != nil {
+		return err
+	}
 	if f.roots, err = (devFile{CACert: f.caFile()}).roots(); err != nil {
 		return err
 	}

@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // guide tells what happens, as the boot goes on.
@@ -18,8 +22,10 @@ type guide struct {
 	tamper   bool
 	end      func()
 	started  bool
+	began    bool   // the installation, by hand
 	setup    string // the setup code, if nobody can sign in yet
 	err      error
+	fail     chan error // why the installation was not begun
 }
 
 // changed is called by the boot, from one goroutine.
@@ -36,8 +42,21 @@ func (g *guide) changed(s progress.Status, a daemon.Addresses) {
 		g.started = true
 		showBoot(s)
 		fmt.Printf(tampered, s.Code, s.Reason, consoleHost(a), setupLine(g.setup), a.Socket, localhost(a.Admin))
+	case s.Code == string(fault.StateMissing) && !g.began && g.platform.beginsBesideKey():
+		g.began = true
+		fmt.Println("beginning the installation beside the master key that was put into the tokens")
+		go g.begin(a.Socket)
 	default: // nobody mends a simulated machine
 		g.err = fmt.Errorf("%s: locked: %s: %s", g.platform.dir, s.Code, strings.ReplaceAll(s.Reason, "\n", "; "))
+		g.end()
+	}
+}
+
+// begin does what a person does whose HSM has a master key already: holdfast installation begin.
+func (g *guide) begin(socket string) {
+	err := web.NewClient(socket).Do(g.ctx, http.MethodPost, web.Path("installation", "begin"), operation.Beginning{Reason: "holdfast-dev has put the master key into the tokens"}, nil)
+	if err != nil {
+		g.fail <- fmt.Errorf("begin the installation: %w", err)
 		g.end()
 	}
 }

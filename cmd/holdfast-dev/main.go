@@ -45,7 +45,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", ".dev", "folder for all state")
 	flag.StringVar(&o.xksAddr, "xks-addr", "127.0.0.1:8443", "listen here for AWS KMS")
 	flag.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:9443", "listen here for administrators")
-	flag.StringVar(&o.config, "config", "", "configuration file (TOML) to begin from; the simulated platform overrides its addresses, HSM and state")
+	flag.StringVar(&o.config, "config", "", "configuration file (TOML) to begin from; the simulated platform overrides its addresses and state, and makes the SoftHSM2 tokens that [hsm] names")
 	flag.StringVar(&o.release, "release", config.Sealed, "who releases the PIN: sealed (the TPM) or broker")
 	flag.StringVar(&o.brokerAddr, "broker-addr", "127.0.0.1:8444", "with --release broker: the broker listens here")
 	flag.BoolVar(&o.tamper, "tamper", false, "boot a kernel that nobody has authorized: the PIN is not released, and the appliance stays locked")
@@ -109,12 +109,9 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	cfg, warnings, err := loadConfig(o.config)
+	cfg, err := p.settings(o)
 	if err != nil {
 		return err
-	}
-	for _, w := range warnings {
-		fmt.Println(terminal.Text(w.String()))
 	}
 	p.configure(cfg, o)
 	log, closeLog, err := p.openLog(cfg)
@@ -131,9 +128,14 @@ func run(ctx context.Context, o options) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := &guide{ctx: ctx, platform: p, tamper: o.tamper, end: cancel}
+	g := &guide{ctx: ctx, platform: p, tamper: o.tamper, end: cancel, fail: make(chan error, 1)}
 	err = daemon.Run(ctx, daemon.Options{Modules: modules.For(modules.Secrets(cfg)...), Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: g.changed,
 		Setup: func(code, _, _ string) { g.setup = code }})
+	select {
+	case failed := <-g.fail:
+		return failed
+	default:
+	}
 	if g.err != nil && !errors.Is(g.err, context.Canceled) {
 		return g.err
 	}
@@ -148,11 +150,36 @@ func run(ctx context.Context, o options) error {
 }
 
 // loadConfig reads the file to begin from, if there is one.
-func loadConfig(file string) (*config.Config, config.Problems, error) {
+func (p *platform) loadConfig(file string) (*config.Config, config.Problems, error) {
+	begin := func(c *config.Config) { c.HSM.Module, c.HSM.TokenLabel = p.module, tokenLabel }
 	if file == "" {
-		return &config.Config{Log: config.Log{Level: "info", Format: "text"}}, nil, nil
+		c := &config.Config{Log: config.Log{Level: "info", Format: "text"}}
+		begin(c)
+		return c, nil, nil
 	}
-	return config.Load(file)
+	return config.LoadOver(file, begin)
+}
+
+// settings reads the file to begin from, tells what is odd about it, and makes the tokens that it
+// names.
+func (p *platform) settings(o options) (*config.Config, error) {
+	cfg, warnings, err := p.loadConfig(o.config)
+	if err != nil {
+		return nil, err
+	}
+	if o.nodes > 1 && len(cfg.HSM.Members) > 0 {
+		return nil, errors.New("[[hsm.members]] is for one machine here: leave out --nodes, or the members")
+	}
+	for _, w := range warnings {
+		fmt.Println(terminal.Text(w.String()))
+	}
+	made, err := p.prepareTokens(cfg.HSM)
+	if err == nil && o.config != "" {
+		for _, label := range made {
+			fmt.Println(terminal.Text(fmt.Sprintf("made the SoftHSM2 token %q, which [hsm] names", label)))
+		}
+	}
+	return cfg, err
 }
 
 // openLog opens the machine's log.

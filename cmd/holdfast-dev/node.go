@@ -89,7 +89,7 @@ func runNode(ctx context.Context, order nodeOrder) error {
 		return err
 	}
 	defer unlock()
-	cfg, _, err := loadConfig(order.Config)
+	cfg, _, err := p.loadConfig(order.Config)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"holdfast/appliance/config"
@@ -38,8 +39,6 @@ type platform struct {
 	machine *simulation.Platform // nil while it is off
 }
 
-const tokenLabel = "holdfast-dev"
-
 // preparePlatform makes what is missing in the folder, and leaves what is there.
 func preparePlatform(dir string) (*platform, error) {
 	dir, err := filepath.Abs(dir)
@@ -53,7 +52,7 @@ func preparePlatform(dir string) (*platform, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	if err := p.prepareToken(); err != nil {
+	if err := p.preparePIN(); err != nil {
 		return nil, err
 	}
 	if p.officer, err = officer.New(p.path("officer")); err != nil {
@@ -73,30 +72,6 @@ func (p *platform) node(n int) (*platform, error) {
 	var err error
 	m.officer, err = officer.New(m.path("officer"))
 	return &m, err
-}
-
-// prepareToken makes the token the first time. Its security officer has the
-// user's PIN: nobody ever needs them apart here.
-func (p *platform) prepareToken() error {
-	_, err := os.Stat(p.shared("token"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = p.makePIN()
-	}
-	if err != nil {
-		return err
-	}
-	pin, err := p.pin()
-	if err != nil {
-		return err
-	}
-	defer clear(pin)
-	if err := softhsm.Prepare(p.shared("token")); err != nil {
-		return err
-	}
-	if err := softhsm.Use(p.shared("token")); err != nil {
-		return err
-	}
-	return softhsm.Create(p.module, tokenLabel, pin, pin)
 }
 
 // makePIN writes a random PIN. It comes before the token, so that no token is
@@ -120,7 +95,14 @@ func (p *platform) pin() ([]byte, error) {
 // configure points the configuration at the platform.
 func (p *platform) configure(c *config.Config, o options) {
 	c.State.Dir = p.path("state")
-	c.HSM = config.HSM{Module: p.module, TokenLabel: tokenLabel, Process: config.Process{Write: []string{p.shared("token")}}}
+	for i, t := range c.HSM.Tokens() {
+		t.Process.Write = append(slices.Clone(t.Process.Write), p.shared("token"))
+		if i == 0 {
+			c.HSM.Process = t.Process
+		} else {
+			c.HSM.Members[i-1].Process = t.Process
+		}
+	}
 	c.Release.Method = o.release
 	p.officer.Configure(c)
 	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr
