@@ -132,6 +132,31 @@ func TestKeysOfTheTokenAreInLockedMemoryAlone(t *testing.T) {
 			t.Errorf("after Lock key %d: %+v, want none", i, got)
 		}
 	}
+	inModule(t, token, "after use", append(opened, w.random...))
+	if err := token.Renew(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := inModule(t, token, "in the process that was begun after use", append(opened, w.random...)); n != 0 {
+		t.Errorf("%d keys are in a process that never had them", n)
+	}
+}
+
+// inModule counts the keys of which the module's process has copies. The library's own
+// memory is its own matter, so they are told and not judged.
+func inModule(t *testing.T, token *hsm.Token, when string, keys []keyringtest.Secret) (keysFound int) {
+	t.Helper()
+	info, err := token.Info(ctx)
+	if err != nil || info.Process.PID == 0 {
+		t.Fatal(info, err)
+	}
+	copies := 0
+	for _, got := range keyringtest.Other(info.Process.PID).Find(t, keys...) {
+		if copies += got.Locked + got.Elsewhere; got != never {
+			keysFound++
+		}
+	}
+	t.Logf("%s, the module's process has %d copies of %d of %d keys", when, copies, keysFound, len(keys))
+	return keysFound
 }
 
 // TestImportedTokenKeys leave no copy here.

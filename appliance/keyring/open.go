@@ -13,6 +13,8 @@ import (
 // Tokens is one token, or several that do as one.
 type Tokens interface {
 	Token
+	// Renew: see [hsm.Token.Renew].
+	Renew(ctx context.Context) error
 	io.Closer
 }
 

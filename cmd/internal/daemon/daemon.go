@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,6 +24,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/keyring"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
@@ -160,7 +160,7 @@ type Daemon struct {
 	claims string
 
 	mu         sync.Mutex
-	hsm        io.Closer // of all tokens; nil until they are open
+	hsm        keyring.Tokens // all tokens; nil until they are open
 	background sync.WaitGroup
 }
 

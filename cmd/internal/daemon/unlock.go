@@ -30,17 +30,39 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil {
 		return err
 	}
+	d.setHSM(token)
 	if err := d.unlockKeys(ctx, token, hsms); err != nil {
+		d.setHSM(nil)
 		return errors.Join(err, token.Close())
 	}
-	d.mu.Lock()
-	d.hsm = token
-	d.mu.Unlock()
 	d.background.Go(func() { d.appliance.Run(ctx) })
 	if d.broker != nil {
 		d.background.Go(func() { d.broker.Run(ctx) })
 	}
 	return nil
+}
+
+// setHSM sets the token that is in use, and gives the one before.
+func (d *Daemon) setHSM(token keyring.Tokens) keyring.Tokens {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := d.hsm
+	d.hsm = token
+	return before
+}
+
+// renewModules replaces the processes in which all keys were unwrapped: what the vendors'
+// libraries have kept of them goes.
+func (d *Daemon) renewModules(ctx context.Context) {
+	d.mu.Lock()
+	token := d.hsm
+	d.mu.Unlock()
+	if token == nil {
+		return
+	}
+	if err := token.Renew(ctx); err != nil && ctx.Err() == nil {
+		d.o.Log.Warn("a PKCS#11 module's process was not replaced after the keys were unwrapped, so its library may keep copies of them; restart holdfastd when the HSM allows", "error", err)
+	}
 }
 
 // recordTimeout is how long the record of a process that ended may take.
@@ -107,6 +129,7 @@ func (d *Daemon) unlocked(ctx context.Context) error {
 	if err := d.users.Unlocked(ctx); err != nil {
 		d.o.Log.Error("other nodes could not be told of the setup code of this one, or of sessions that have ended", "error", err)
 	}
+	d.background.Go(func() { d.renewModules(ctx) })
 	return nil
 }
 
@@ -136,10 +159,7 @@ func (d *Daemon) bootstrap(ctx context.Context) error {
 func (d *Daemon) lock() {
 	d.appliance.Lock()
 	d.certificate.Look(context.Background()) // which wipes the key that the nodes share
-	d.mu.Lock()
-	token := d.hsm
-	d.hsm = nil
-	d.mu.Unlock()
+	token := d.setHSM(nil)
 	if token == nil {
 		return
 	}
