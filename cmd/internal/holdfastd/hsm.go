@@ -33,7 +33,7 @@ type probeFlags struct {
 func hsmProbeCommand(a *cli.Admin) *cobra.Command {
 	var f probeFlags
 	c := &cobra.Command{
-		Use:   "probe --module FILE (--token-label LABEL | --token-serial NUMBER) [--pin-file FILE] < PIN",
+		Use:   "probe --module FILE (--token-label LABEL | --token-serial NUMBER) [--hsm-write PATH] [--pin-file FILE] < PIN",
 		Short: "Try what an HSM's token can do, and print the settings that fit",
 		Long: "Open a token in module processes of its own, try there what Holdfast needs, and print what was found\n" +
 			"with the section [hsm] of the configuration that fits; or why the token cannot serve, and what it lacks.\n" +
@@ -127,6 +127,13 @@ func (f *probeFlags) settings(t *hsm.Tried) string {
 	}
 	if t.NoDataObjects != "" {
 		line("no_installation_object = true # then no key in the HSM is ever destroyed; not with state.database")
+	}
+	if len(f.write) > 0 {
+		var quoted []string
+		for _, path := range f.write {
+			quoted = append(quoted, fmt.Sprintf("%q", path))
+		}
+		line("\n[hsm.process]\nwrite = [%s]", strings.Join(quoted, ", "))
 	}
 	return b.String()
 }
