@@ -13,8 +13,8 @@ type Site struct {
 	// Release and Effective are what Version and Configuration give, Endpoint and Problem
 	// what XKSEndpoint does.
 	Release, Effective, Endpoint, Problem string
-	On                           instance.Identity
-	Served                       operation.Certificate
+	On                                    instance.Identity
+	Served                                operation.Certificate
 }
 
 // Version gives Release.
