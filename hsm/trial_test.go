@@ -142,6 +142,31 @@ func TestTryInterrupted(t *testing.T) {
 	}
 }
 
+// TestTryOneProcess: a token that only one process can use at a time serves, and that is said.
+func TestTryOneProcess(t *testing.T) {
+	cfg, shim := hsmtest.NewBehindShim(t)
+	before := objects(t, cfg)
+	shim.SetDelayOf("C_GenerateRandom", 50*time.Millisecond) // so that the first process is still at work
+	began := shim.Calls("C_GenerateRandom")
+	go func() {
+		for shim.Calls("C_GenerateRandom") == began && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond) // a poll
+		}
+		shim.Fail("C_Login", pkcs11.CKR_USER_TOO_MANY_TYPES, hsmtest.Always)
+	}()
+	got, err := hsm.Try(t.Context(), cfg, func(*hsm.Tried) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, "cannot serve", got.CannotServe, "")
+	has(t, "a second process", got.OneProcess, "CKR_USER_TOO_MANY_TYPES")
+	has(t, "crypto11", got.NotForeign, "it does not open the token")
+	shim.Reset()
+	if after := objects(t, cfg); !slices.Equal(after, before) || got.Left != "" {
+		t.Errorf("the token had %v, and has %v (%s)", before, after, got.Left)
+	}
+}
+
 // objects are the secret keys and data objects of a token, with their labels.
 func objects(t *testing.T, cfg hsm.Config) (all []string) {
 	t.Helper()

@@ -16,5 +16,6 @@
 //
 // It calls PKCS#11 by github.com/miekg/pkcs11. crypto11, which is made of that, gives the
 // token up for another slot's trouble, needs sessions that some tokens do not have, and
-// panics where the token fails.
+// panics where the token fails. So it serves for one trial alone, as an implementation that is
+// not ours ([wire.Foreign]).
 package module
