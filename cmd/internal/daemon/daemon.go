@@ -63,6 +63,8 @@ type Options struct {
 	Platform Platform
 	// Modules gives what starts the module processes of a token. It is needed.
 	Modules func(config.Member) hsm.Launcher
+	// RenewAfter is how long after the unlock the modules' processes are replaced; a minute if 0.
+	RenewAfter time.Duration
 	// Changed, if given, is called whenever the boot has come to serving, degraded
 	// or locked, or waits for another attempt.
 	Changed func(progress.Status, Addresses)

@@ -53,11 +53,12 @@ func TestMain(m *testing.M) { hsmtest.Main(m) }
 
 // site is all that a daemon needs, and the token behind its shim.
 type site struct {
-	t    *testing.T
-	cfg  config.Config
-	pin  []byte
-	shim *hsmtest.Shim
-	log  appliancetest.Log // of all daemons of the site
+	renewAfter time.Duration // see [daemon.Options]
+	t          *testing.T
+	cfg        config.Config
+	pin        []byte
+	shim       *hsmtest.Shim
+	log        appliancetest.Log // of all daemons of the site
 	// machine is the folder of the TPM's state, components what the machine boots.
 	machine    string
 	components []swtpm.Component
@@ -234,13 +235,14 @@ func (s *site) run(ctx context.Context) error {
 		return err
 	}
 	return daemon.Run(ctx, daemon.Options{
-		Config:   &cfg,
-		Log:      slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Platform: platform{machine, s},
-		Modules:  func(config.Member) hsm.Launcher { return hsmtest.Launcher() },
-		Metadata: s.metadata,
-		Now:      s.now,
-		Setup:    func(code, _, _ string) { s.welcomed <- code },
+		Config:     &cfg,
+		Log:        slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Platform:   platform{machine, s},
+		Modules:    func(config.Member) hsm.Launcher { return hsmtest.Launcher() },
+		RenewAfter: s.renewAfter,
+		Metadata:   s.metadata,
+		Now:        s.now,
+		Setup:      func(code, _, _ string) { s.welcomed <- code },
 	})
 }
 

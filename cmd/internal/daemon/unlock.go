@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -51,9 +52,20 @@ func (d *Daemon) setHSM(token keyring.Tokens) keyring.Tokens {
 	return before
 }
 
+// renewAfter is how long after all keys were unwrapped the modules' processes are replaced.
+// KMS's requests come first: they have waited for the boot.
+const renewAfter = time.Minute
+
 // renewModules replaces the processes in which all keys were unwrapped: what the vendors'
 // libraries have kept of them goes.
 func (d *Daemon) renewModules(ctx context.Context) {
+	wait := time.NewTimer(cmp.Or(d.o.RenewAfter, renewAfter))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+		return
+	}
 	d.mu.Lock()
 	token := d.hsm
 	d.mu.Unlock()
