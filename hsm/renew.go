@@ -37,6 +37,7 @@ func (t *Token) Renew(ctx context.Context) error {
 		old.release()
 	})
 	t.mu.Unlock()
+	t.cfg.Log.Info("the module's process was replaced", "token", t.cfg.name(), "process", p.PID())
 	return nil
 }
 
