@@ -68,6 +68,9 @@ func (t *Token) Wrap(ctx context.Context, secret, aad []byte) ([]byte, error) {
 // Unwrap decrypts what Wrap gave. Errors: [ErrDecrypt] if the blob, the aad or
 // the master key is another.
 func (t *Token) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
+	if len(blob) == 0 || blob[0] < 1 || blob[0] > wire.BlobFormats { // no token is needed to see it
+		return nil, fmt.Errorf("%w: it is no wrapped secret", ErrDecrypt)
+	}
 	return t.one(ctx, wire.Unwrap, anyLength, blob, aad)
 }
 

@@ -20,7 +20,7 @@ type sealed struct {
 const (
 	blobFormat        = 1
 	blobFormat16      = 2
-	blobFormatWrapped = 3
+	blobFormatWrapped = wire.BlobFormats
 )
 
 // blob gives it as bytes.

@@ -124,6 +124,9 @@ type Preparation struct {
 	MakeMasterKey bool `json:"make_master_key"`
 }
 
+// BlobFormats is how many formats a wrapped secret has. Its first byte counts them from 1.
+const BlobFormats = 3
+
 // Facts are what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
 type Facts struct {
 	Label        string `json:"label"`
