@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,18 +84,27 @@ func credentials(c *net.UnixConn) (peer *unix.Ucred, err error) {
 	return peer, nil
 }
 
-// listen makes a socket in a folder of its own, which close removes.
+// listen makes a socket in a folder of its own, which remove removes. Its path goes by the folder's
+// descriptor: a socket's path has at most 107 bytes, and TMPDIR may be longer.
 func listen() (listener *net.UnixListener, path string, remove func(), err error) {
 	folder, err := os.MkdirTemp("", "holdfast-module-") // 0700
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("folder for the module process's socket: %w", err)
 	}
-	remove = func() { _ = os.RemoveAll(folder) } // empty, or with a socket that nobody listens on
-	path = filepath.Join(folder, "socket")
+	opened, err := os.Open(folder)
+	if err != nil {
+		_ = os.Remove(folder) // it is empty
+		return nil, "", nil, fmt.Errorf("folder for the module process's socket: %w", err)
+	}
+	remove = func() {
+		_ = opened.Close()
+		_ = os.RemoveAll(folder) // empty, or with a socket that nobody listens on
+	}
+	path = fmt.Sprintf("/proc/self/fd/%d/socket", opened.Fd())
 	listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		remove()
-		return nil, "", nil, fmt.Errorf("socket of the module process: %w; is TMPDIR too long for a socket's path?", err)
+		return nil, "", nil, fmt.Errorf("socket of the module process: %w", err)
 	}
 	return listener, path, remove, nil
 }

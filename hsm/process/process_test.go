@@ -146,6 +146,22 @@ func ask(t *testing.T, c *net.UnixConn) string {
 	return strings.TrimSpace(string(line))
 }
 
+// TestLongFolder: a folder for temporary files whose path is longer than a socket's may be.
+func TestLongFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("a", 120))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", dir)
+	p := start(t, child(t, "answer"), 2)
+	if got := ask(t, p.Connections()[1]); got != strconv.Itoa(p.PID()) {
+		t.Errorf("%q, not of process %d", got, p.PID())
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
 // TestChild: each connection is to the process, which ends with the first of them, and with no other.
 func TestChild(t *testing.T) {
 	for _, what := range []string{"answer", "hang"} {
