@@ -606,9 +606,9 @@ type statement struct {
 	alone string
 }
 
-// replaced says what stands in the place of keys of before.
-var replaced = map[string]string{
-	"hsm.iv_from_token": `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
+// replaced says what stands in the place of keys of before, by their section and name.
+var replaced = map[[2]string]string{
+	{"hsm", "iv_from_token"}: `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
 }
 
 // read finds the line of each key, and decodes each statement alone, so that
@@ -634,7 +634,8 @@ func (ck *checker) read(text []byte, document func() (any, *Config)) (any, *Conf
 		case errors.As(err, &strict):
 			for _, e := range strict.Errors {
 				key := strings.Join(e.Key(), ".")
-				if instead := replaced[key]; instead != "" {
+				section, name, _ := strings.Cut(key, ".")
+				if instead := replaced[[2]string{section, name}]; instead != "" {
 					ck.add(s.line, "unknown key %s: %s", key, instead)
 				} else if !unknownTables[key] { // what is in it is unknown as well
 					ck.add(s.line, "unknown key %s", key)

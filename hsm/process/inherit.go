@@ -37,7 +37,7 @@ func Inherit(user uint32) (*Listener, error) {
 		l.process = int32(os.Getppid())
 	}
 	if os.Getenv("LISTEN_FDS") != "1" || pid != "" && pid != strconv.Itoa(os.Getpid()) {
-		return nil, errors.New("this process was not started with one socket; it is started by holdfastd alone, or by its unit")
+		return nil, errors.New("this process was not started with one socket; only a daemon that opens a token starts it, or its unit")
 	}
 	file := os.NewFile(firstInherited, "the module process's socket")
 	defer func() { _ = file.Close() }() // what follows has a copy

@@ -73,7 +73,7 @@ func (d *Daemon) renewModules(ctx context.Context) {
 		return
 	}
 	if err := token.Renew(ctx); err != nil && ctx.Err() == nil {
-		d.o.Log.Warn("a PKCS#11 module's process was not replaced after the keys were unwrapped, so its library may keep copies of them; restart holdfastd when the HSM allows", "error", err)
+		d.o.Log.Warn("a PKCS#11 module's process was not replaced after the keys were unwrapped, so its library may keep copies of them; restart the machine if that matters", "error", err)
 	}
 }
 
