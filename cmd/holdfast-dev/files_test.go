@@ -42,7 +42,7 @@ func TestConsoleFiles(t *testing.T) {
 	b.Has(ui.Count(fileEntries), "Would be made")
 	b.Accessible()
 	b.Fill("Create keys from file")
-	b.Until(ui.Count(fileEntries) + " of " + ui.Count(fileEntries) + " keys are there")
+	b.Comes(ui.Count(fileEntries) + " of " + ui.Count(fileEntries) + " keys are there")
 	b.Accessible()
 	if state := b.Value(`(() => { const p = document.querySelector("progress"), said = p.previousElementSibling; return p.value + " of " + p.max + ", " + said.getAttribute("role") + ", " + (said.textContent === p.getAttribute("aria-label")); })()`); state != fmt.Sprintf("%d of %d, status, true", fileEntries, fileEntries) {
 		t.Errorf("the progress says %s", state)

@@ -227,7 +227,8 @@ func (b *Browser) Has(texts ...string) {
 	}
 }
 
-// Until loads the page again until it shows the text.
+// Until loads the page again until it shows the text. A page that goes on by itself is waited for
+// with Comes.
 func (b *Browser) Until(text string) {
 	b.t.Helper()
 	b.until(text, true)
@@ -248,6 +249,28 @@ func (b *Browser) until(text string, want bool) {
 			b.t.Fatalf("%s shows %q: never %v: %s", b.Path(), text, want, b.Text())
 		}
 		b.Open(b.Path())
+	}
+}
+
+// Comes waits until the window shows the text, through whatever pages the console leads to by
+// itself. Nothing is loaded by the test: that would break off what the page has just sent.
+func (b *Browser) Comes(text string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		// While one page goes and the other comes, there is none to ask.
+		there, err := chromedp.Run(ctx, chromedp.Evaluate[bool](fmt.Sprintf(`document.readyState === "complete" && document.body.innerText.toLowerCase().includes(%s)`, quoted(strings.ToLower(text)))))
+		if err == nil && there {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			b.t.Fatalf("%s never comes to show %q: %s", b.Path(), text, b.Text())
+		}
 	}
 }
 
