@@ -26,6 +26,10 @@ func showHSMs(w io.Writer, all []appliance.HSMHealth) {
 		if h.Error != "" {
 			cli.Row(w, "", h.Error)
 		}
+		if e := h.Process.LastEnd; e != nil {
+			cli.Row(w, "  last end", cli.When(e.Time)+", "+e.Cause+": "+e.Reason)
+			cli.Row(w, "", e.Do)
+		}
 		if p := h.Process; p.PID != 0 {
 			cli.Row(w, "  module process", fmt.Sprintf("%d, %d MiB, number %d since the start", p.PID, p.MemoryBytes>>20, p.Starts))
 			cli.Row(w, "  confined", cmp.Or(p.Confined, "not at all"))

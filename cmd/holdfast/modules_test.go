@@ -57,7 +57,7 @@ func TestModuleProcess(t *testing.T) {
 	}
 	for _, find := range [][]string{{"audit", "search", "--operation", "restart module process", "--json"}, {"status"}} {
 		out := s.Run(t, find...)
-		if find[0] == "audit" && !strings.Contains(out, "signal: killed") || find[0] == "status" && !strings.Contains(out, "number 2 since the start") {
+		if find[0] == "audit" && !strings.Contains(out, "signal SIGKILL (killed) ended it, which the kernel or another process sent") || find[0] == "status" && !strings.Contains(out, "number 2 since the start") {
 			t.Errorf("%q: %s", find, out)
 		}
 	}

@@ -138,8 +138,10 @@ type Daemon struct {
 	socket      *http.Server
 	socketL     net.Listener
 	closers     []func()
-	// observeHSM has what the HSM does counted.
+	// observeHSM has what the HSM does counted, observeEnd the ends of its module's processes.
 	observeHSM func(token, operation string) func(error)
+	observeEnd func(token string, cause hsm.Cause)
+	ends       moduleEnds
 	site       *site
 	// image is the image's configuration, which is measured; launch is what the boot knows
 	// of the launch file that lies over it, nil if the image asks for none.
@@ -266,7 +268,7 @@ func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate)
 		sources.Fleet = d.fleet.FleetStatus
 	}
 	w := &watchers{recent: activity.New(nil), metrics: metrics.New(sources)}
-	d.observeHSM = w.metrics.ObserveHSM
+	d.observeHSM, d.observeEnd = w.metrics.ObserveHSM, w.metrics.ObserveModuleEnd
 	var err error
 	if w.tracer, err = tracing.New(ctx, version.Version, d.o.Log); err != nil || w.tracer == nil {
 		return w, err

@@ -54,6 +54,7 @@ type Metrics struct {
 	hsm      *prometheus.CounterVec
 	hsmTook  *prometheus.HistogramVec
 	sessions *prometheus.GaugeVec
+	ends     *prometheus.CounterVec
 	signIns  *prometheus.CounterVec
 	asked    *prometheus.CounterVec
 	notices  *prometheus.CounterVec
@@ -96,6 +97,10 @@ func New(s Sources) *Metrics {
 			Name: "holdfast_hsm_busy_sessions",
 			Help: "Sessions in which the HSM works just now. At hsm.max_sessions, requests wait.",
 		}, []string{"token"}),
+		ends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_hsm_process_ends_total",
+			Help: "Processes of the HSM's PKCS#11 module that ended, or were ended since they were of no use, by cause. Those that were replaced as planned are not among them.",
+		}, []string{"token", "cause"}),
 		signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_sign_ins_total",
 			Help: "Proofs of who somebody is at console and API, by way (each request by an API token is one) and result (ok, refused, throttled, failed).",
@@ -123,7 +128,7 @@ func New(s Sources) *Metrics {
 		m.notices.WithLabelValues(way, "given_up")
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.signIns, m.asked, m.notices, &gauges{s},
+	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.ends, m.signIns, m.asked, m.notices, &gauges{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	return m
@@ -169,6 +174,11 @@ func (m *Metrics) ObserveHSM(token, operation string) func(error) {
 		m.hsm.WithLabelValues(token, operation, result).Inc()
 		m.hsmTook.WithLabelValues(token, operation).Observe(time.Since(began).Seconds())
 	}
+}
+
+// ObserveModuleEnd counts the end of a module process ([hsm.Config.Ended]).
+func (m *Metrics) ObserveModuleEnd(token string, cause hsm.Cause) {
+	m.ends.WithLabelValues(token, string(cause)).Inc()
 }
 
 // ObserveSignIn counts a proof of who somebody is ([identity.Config.Observe]).
