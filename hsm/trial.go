@@ -5,10 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"holdfast/hsm/wire"
@@ -63,9 +63,7 @@ const sweepTimeout = 20 * time.Second
 // logging is called before. Each trial takes at most cfg.OpenTimeout. The error is of ctx, or of the
 // settings: what a token lacks is no error.
 func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) {
-	suffix := make([]byte, 8)
-	_, _ = rand.Read(suffix) // never fails (crypto/rand)
-	cfg.MasterKeyLabel = "holdfast-trial-" + hex.EncodeToString(suffix)
+	cfg.MasterKeyLabel = trialLabel()
 	cfg.ProbeKeyLabel = cfg.MasterKeyLabel
 	if cfg.OpenTimeout <= 0 {
 		cfg.OpenTimeout = trialTimeout
@@ -93,6 +91,13 @@ func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) 
 		t.CannotServe = err.Error()
 	}
 	return t.Tried, nil
+}
+
+// trialLabel gives a label for what trials make. It is no longer than the master key's: what takes
+// the one takes the other.
+func trialLabel() string {
+	const begins = "hf-trial-"
+	return begins + strings.ToLower(rand.Text())[:len(DefaultMasterKeyLabel)-len(begins)]
 }
 
 // trying is a [Try] under way.
@@ -221,7 +226,7 @@ func (t *trying) keys(ctx context.Context, p *running) error {
 	if err := lack(ctx, &t.NoLongID, t.try(ctx, p, wire.TryID)); err != nil {
 		return err
 	}
-	label, value := []byte(t.cfg.MasterKeyLabel), []byte("trial")
+	label, value := []byte(wire.TrialLabel(t.cfg.MasterKeyLabel)), []byte("trial") // as long as those of data objects
 	nothing := func([][]byte) error { return nil }
 	err := p.opening(ctx, wire.CreateData, nil, nothing, label, value)
 	if err == nil {

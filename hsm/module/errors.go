@@ -110,6 +110,11 @@ func unclear(err error) bool {
 		pkcs11.CKR_WRAPPED_KEY_INVALID, pkcs11.CKR_WRAPPED_KEY_LEN_RANGE, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED)
 }
 
+// gone: an object that a search has found is not there, or has no such attribute.
+func gone(err error) bool {
+	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
+}
+
 func ambiguous(label string, n int) error {
 	return fmt.Errorf("key %q: %w: %d key objects have that label; rename or destroy all but the right one", label, wire.Ambiguous, n)
 }
