@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -169,7 +170,7 @@ func (h *harmed) encrypt(key string) error {
 }
 
 // harmPatience is how long something may take on a busy machine that is done by itself.
-const harmPatience = 30 * time.Second
+const harmPatience = time.Minute
 
 func (h *harmed) comes(what string, so func() bool) {
 	h.t.Helper()
@@ -277,26 +278,44 @@ func (h *harmed) records() string {
 	return h.Run(h.t, "audit", "search", "--operation", "restart module process", "--limit", "500", "--json")
 }
 
-// try has the module do harm.
-func (row *harm) try(h *harmed) {
-	t := h.t
-	h.comes("custody hsm serves", func() bool { return h.encrypt("hsm") == nil })
-	starts, logged, recorded := h.probed().Process.Starts, len(h.server.Log.String()), h.records()
-	counted := h.metric(ends(row.cause))
-	times := max(row.times, 1)
-	h.shim.Do(cmp.Or(row.in, "C_Encrypt"), row.does, times)
+func (row *harm) function() string { return cmp.Or(row.in, "C_Encrypt") }
+
+// do has the module do harm, and gives what became of a request for a key in the HSM, in which it may happen.
+func (row *harm) do(h *harmed) error {
+	h.shim.Do(row.function(), row.does, max(row.times, 1))
 	if row.opening {
 		h.shim.Restart()
 	}
+	return h.encrypt("hsm")
+}
+
+// try has the module do harm, and looks at what comes of it.
+func (row *harm) try(h *harmed) {
+	t := h.t
+	h.comes("custody hsm serves", func() bool { return h.encrypt("hsm") == nil })
+	before, logged, recorded := h.probed().Process.LastEnd, len(h.server.Log.String()), h.records()
+	counted := h.metric(ends(row.cause))
 	defer h.shim.Release()
-	err := h.encrypt("hsm") // it may be the one in which it happens
+	err := row.do(h)
 	if row.cause == "" {
-		if err != nil || h.encrypt("hsm") != nil || h.probed().Process.Starts != starts {
-			t.Errorf("the process does not go on: %v, number %d after %d", err, h.probed().Process.Starts, starts)
+		if after := h.probed().Process.LastEnd; err != nil || h.encrypt("hsm") != nil || !reflect.DeepEqual(after, before) {
+			t.Errorf("the process does not go on: %v, %+v", err, after)
 		}
 		return
 	}
-	h.comes("the end is counted", func() bool { return h.metric(ends(row.cause)) == counted+float64(times) })
+	want, again := counted+float64(max(row.times, 1)), 0
+	began := time.Now()
+	h.comes("the end is counted", func() bool {
+		if h.metric(ends(row.cause)) >= want {
+			return true
+		}
+		// It may have hit a process that was just replaced, as is done a minute after the start, or given up for another reason.
+		if time.Since(began) > hsm.DefaultCallTimeout+2*time.Second && h.shim.Undone(row.function()) == 0 && h.encrypt("hsm") == nil {
+			began, want, again = time.Now(), h.metric(ends(row.cause))+float64(max(row.times, 1)), again+1
+			_ = row.do(h)
+		}
+		return false
+	})
 	h.comes("custody hsm is back", func() bool { return h.encrypt("hsm") == nil })
 	end := h.probed().Process.LastEnd
 	if end == nil || end.Cause != string(row.cause) || !strings.Contains(end.Reason, row.words) || !strings.Contains(end.Do, "another process is started by itself; ") || strings.Contains(end.Reason, "\n") {
@@ -313,7 +332,7 @@ func (row *harm) try(h *harmed) {
 		records = h.records()
 		return strings.Count(records, row.words) > strings.Count(recorded, row.words)
 	})
-	if n := strings.Count(records, row.words) - strings.Count(recorded, row.words); n != 1 || !strings.Contains(records, "token "+sitetest.TokenLabel+": ") {
+	if n := strings.Count(records, row.words) - strings.Count(recorded, row.words); n > 1+again || !strings.Contains(records, "token "+sitetest.TokenLabel+": ") {
 		t.Errorf("it has %d records: %s", n, records)
 	}
 }

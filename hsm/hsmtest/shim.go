@@ -366,6 +366,11 @@ func (s *Shim) Do(function string, h Harm, n int) {
 	f.acts.Store(uint32(n))
 }
 
+// Undone is how often the function is still to do harm.
+func (s *Shim) Undone(function string) int {
+	return int(s.control.functions[index(function)].acts.Load())
+}
+
 // Forked is the last process that was forked; 0 if there is none.
 func (s *Shim) Forked() int { return int(s.control.forked.Load()) }
 
