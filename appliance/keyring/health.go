@@ -27,6 +27,6 @@ func (w watched) Info(ctx context.Context) (appliance.TokenInfo, error) {
 		end = &appliance.ModuleEnd{Time: e.At.UTC(), Cause: string(e.Cause), Reason: e.Why, Do: e.Do()}
 	}
 	return appliance.TokenInfo{Label: info.Label, Manufacturer: info.Manufacturer, Model: info.Model, Serial: info.Serial, Firmware: info.Firmware, Hardware: info.Hardware,
-		FreeSessions: info.FreeSessions,
-		Process:      appliance.ModuleProcess{PID: info.Process.PID, MemoryBytes: info.Process.MemoryBytes, Starts: info.Process.Starts, Confined: info.Process.Confined, LastEnd: end}}, err
+		FreeSessions: info.FreeSessions, Dialect: info.Dialect, MaxSessions: info.MaxSessions,
+		Process: appliance.ModuleProcess{PID: info.Process.PID, MemoryBytes: info.Process.MemoryBytes, Starts: info.Process.Starts, Confined: info.Process.Confined, LastEnd: end}}, err
 }
