@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -266,6 +267,9 @@ func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate)
 		}}
 	if d.fleet != nil {
 		sources.Fleet = d.fleet.FleetStatus
+	}
+	for _, m := range d.o.Config.HSM.Tokens() {
+		sources.Tokens = append(sources.Tokens, cmp.Or(m.TokenLabel, m.TokenSerial))
 	}
 	w := &watchers{recent: activity.New(nil), metrics: metrics.New(sources)}
 	d.observeHSM, d.observeEnd = w.metrics.ObserveHSM, w.metrics.ObserveModuleEnd

@@ -43,6 +43,8 @@ type Sources struct {
 	NoticesWaiting func() int
 	// LogDropped counts the lines that the log has lost; nil if none can be.
 	LogDropped func() uint64
+	// Tokens are the HSMs' tokens, by the names of [hsm.Config.Observe].
+	Tokens []string
 }
 
 // Metrics are the appliance's. Its methods may be called concurrently.
@@ -126,6 +128,11 @@ func New(s Sources) *Metrics {
 	for _, way := range []string{"email", "webhook"} {
 		m.notices.WithLabelValues(way, "sent")
 		m.notices.WithLabelValues(way, "given_up")
+	}
+	for _, token := range s.Tokens {
+		for _, cause := range hsm.Causes {
+			m.ends.WithLabelValues(token, string(cause))
+		}
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.ends, m.signIns, m.asked, m.notices, &gauges{s},
