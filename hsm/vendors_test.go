@@ -207,6 +207,8 @@ var behaviours = []behaviour{
 	{name: "objects without a label", before: (*hsmtest.Shim).FindNameless},
 	{name: "handles of one session", before: (*hsmtest.Shim).OwnHandles},
 	{name: "handles of one session, KWP by C_WrapKey", before: func(s *hsmtest.Shim) { s.OwnHandles(); wrapsKeys(kwp, false)(s) }, noKeys: noGCM, all: true},
+	{name: "a handle that is stale", then: fail("C_DecryptInit", pkcs11.CKR_KEY_HANDLE_INVALID, 1)},
+	{name: "a handle that is stale, KWP by C_WrapKey", before: wrapsKeys(kwp, false), then: fail("C_UnwrapKey", pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, 1), noKeys: noGCM, all: true},
 
 	// Templates.
 	{name: "CKA_PRIVATE in a template", before: refuses(pkcs11.CKA_PRIVATE, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID), noData: "CKR_ATTRIBUTE_TYPE_INVALID"},

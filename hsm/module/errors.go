@@ -108,7 +108,7 @@ func templateRefused(err error) bool {
 
 // handleStale: the key object's handle is not valid any more.
 func handleStale(err error) bool {
-	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID)
+	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID, pkcs11.CKR_WRAPPING_KEY_HANDLE_INVALID, pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID)
 }
 
 // dataRefused: the token takes no such object, now or later.

@@ -245,7 +245,10 @@ static CK_RV enter(int n, int crosses, CK_SESSION_HANDLE s)
 	return CKR_OK;
 }
 
-/* Handles of the session's own, where they are: they count what the session has found. */
+/* Handles of the session's own, where they are: they count what the session has found, from 1 or 2,
+ * so that the handle of one session can be another object's in the next. */
+static CK_ULONG first_of(struct session *x) { return 1 + (x - sessions) % 2; }
+
 static CK_OBJECT_HANDLE ours(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE real_handle)
 {
 	struct session *x = session(s, s);
@@ -253,11 +256,11 @@ static CK_OBJECT_HANDLE ours(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE real_handle)
 		return real_handle;
 	for (CK_ULONG i = 0; i < x->owns; i++)
 		if (x->own[i] == real_handle)
-			return i + 1;
+			return i + first_of(x);
 	if (x->owns == sizeof x->own / sizeof *x->own)
 		return CK_INVALID_HANDLE;
-	x->own[x->owns++] = real_handle;
-	return x->owns;
+	x->own[x->owns] = real_handle;
+	return x->owns++ + first_of(x);
 }
 
 static CK_OBJECT_HANDLE theirs(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE handle)
@@ -265,7 +268,8 @@ static CK_OBJECT_HANDLE theirs(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE handle)
 	struct session *x = session(s, s);
 	if (x == NULL || !atomic_load(&control->own_handles))
 		return handle;
-	return handle > 0 && handle <= x->owns ? x->own[handle - 1] : CK_INVALID_HANDLE;
+	CK_ULONG at = handle - first_of(x);
+	return handle >= first_of(x) && at < x->owns ? x->own[at] : CK_INVALID_HANDLE;
 }
 
 /* Defines a function that does nothing of its own. */
