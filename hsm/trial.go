@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/hsm/dialect"
 	"holdfast/hsm/wire"
 )
 
@@ -80,6 +81,9 @@ func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) 
 	default:
 		logging(t.Tried)
 		err = t.open(ctx)
+		if errors.Is(err, errNoDialect) && t.wraps() && ctx.Err() == nil {
+			err = t.openWrapping(ctx)
+		}
 	}
 	if ctx.Err() != nil {
 		if t.Left != "" {
@@ -187,7 +191,7 @@ func (t *trying) open(ctx context.Context) (err error) {
 		}
 	}
 	if t.Dialect == "" && t.Wrapping == "" {
-		return fmt.Errorf("it has AES-GCM, and none of the dialects works: with %q, %s", t.Dialects[0].Name, t.Dialects[0].Error)
+		return fmt.Errorf("%w: with %q, %s", errNoDialect, t.Dialects[0].Name, t.Dialects[0].Error)
 	}
 	if t.Dialect != "" {
 		t.cfg.Dialect = t.Dialect
@@ -199,6 +203,26 @@ func (t *trying) open(ctx context.Context) (err error) {
 		return err
 	}
 	return t.others(ctx, p)
+}
+
+// errNoDialect: the token lists AES-GCM, and refuses it.
+var errNoDialect = errors.New("it has AES-GCM, and none of the dialects works")
+
+// wraps says whether the token lists a mechanism that wraps keys.
+func (t *trying) wraps() bool {
+	return slices.ContainsFunc(t.Mechanisms, func(m wire.Mechanism) bool { return strings.HasPrefix(m.Name, "CKM_AES_KEY_WRAP") && len(m.Uses) > 1 })
+}
+
+// openWrapping tries the token without its AES-GCM.
+func (t *trying) openWrapping(ctx context.Context) error {
+	spoken := t.Dialects
+	t.cfg.Dialect = dialect.KeyWrap
+	err := t.open(ctx)
+	t.Dialects = spoken
+	if t.Wrapping != "" {
+		t.Dialect = dialect.KeyWrap
+	}
+	return err
 }
 
 func (t *trying) try(ctx context.Context, p *running, name string) error {
@@ -219,7 +243,7 @@ func lack(ctx context.Context, words *string, err error) error {
 // keys tries the names of keys, and data objects.
 func (t *trying) keys(ctx context.Context, p *running) error {
 	if t.Wrapping != "" {
-		t.NoCustodyHSM = "the token lacks CKM_AES_GCM"
+		t.NoCustodyHSM = "the token lacks CKM_AES_GCM, or refuses it"
 	} else if err := lack(ctx, &t.NoCustodyHSM, t.try(ctx, p, wire.TryLabel)); err != nil {
 		return err
 	}

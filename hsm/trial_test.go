@@ -41,7 +41,11 @@ var trialsOfTokens = []trial{
 	{name: "neither AES-GCM nor key wrapping", before: wrapsKeys(0, false), notAsked: true, cannot: "it has neither CKM_AES_GCM (0x1087), nor for wrapping keys CKM_AES_KEY_WRAP_KWP (0x210B)"},
 	{name: "key wrapping alone", before: wrapsKeys(kwp, false), wrapping: "CKM_AES_KEY_WRAP_KWP", sessions: 16, noCustody: "lacks CKM_AES_GCM", noForeign: "needs CKM_AES_GCM"},
 	{name: "key wrapping for encryption", before: wrapsKeys(pkcs11.CKM_AES_KEY_WRAP_PAD, true), wrapping: "CKM_AES_KEY_WRAP_PAD", sessions: 16, noCustody: "lacks CKM_AES_GCM", noForeign: "needs CKM_AES_GCM"},
-	{name: "AES-GCM that it lists and refuses", before: fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), cannot: `none of the dialects works: with "standard", C_EncryptInit: CKR_MECHANISM_INVALID: the HSM lists a mechanism`},
+	{name: "AES-GCM that it lists and refuses, with key wrapping", before: fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), dialect: "key-wrap", wrapping: "CKM_AES_KEY_WRAP_PAD", sessions: 16, noCustody: "lacks CKM_AES_GCM, or refuses it", noForeign: "needs CKM_AES_GCM"},
+	{name: "AES-GCM that it lists and refuses", before: func(s *hsmtest.Shim) {
+		fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always)(s)
+		s.WithoutKeyWrap()
+	}, cannot: `none of the dialects works: with "standard", C_EncryptInit: CKR_MECHANISM_INVALID: the HSM lists a mechanism`},
 	{name: "4 sessions, told", before: allows(hsmtest.Sessions{Max: 4, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, 0), dialect: "standard", sessions: 4},
 	{name: "4 sessions, not told", before: allows(hsmtest.Sessions{Max: 4, Code: pkcs11.CKR_SESSION_COUNT}, 0), dialect: "standard", sessions: 4},
 	{name: "one session", before: allows(hsmtest.Sessions{Max: 1, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, 0), dialect: "standard", sessions: 1, noForeign: "it panics"},

@@ -144,6 +144,8 @@ var behaviours = []behaviour{
 	{name: "KEY_WRAP_PAD by C_Encrypt", before: wrapsKeys(pkcs11.CKM_AES_KEY_WRAP_PAD, true), noKeys: noGCM, all: true},
 	{name: "neither AES-GCM nor key wrapping", before: wrapsKeys(0, false), refused: "the token lacks a mechanism that is needed: it has neither CKM_AES_GCM (0x1087), nor for wrapping keys CKM_AES_KEY_WRAP_KWP (0x210B) or CKM_AES_KEY_WRAP_PAD (0x210A)"},
 	{name: "AES-GCM that is listed and refused", before: fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), refused: "C_EncryptInit: CKR_MECHANISM_INVALID: the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087)"},
+	{name: "AES-GCM that is listed and refused, set to wrap keys", before: fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), dialect: "key-wrap", noKeys: `hsm.dialect is "key-wrap", without CKM_AES_GCM, so a key cannot be of custody hsm; create it with custody cached`, all: true},
+	{name: "set to wrap keys, which it does not", before: (*hsmtest.Shim).WithoutKeyWrap, dialect: "key-wrap", refused: `hsm.dialect is "key-wrap", and it does not wrap keys by CKM_AES_KEY_WRAP_KWP (0x210B)`, all: true},
 	{name: "no C_GetMechanismInfo", before: fail("C_GetMechanismInfo", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, hsmtest.Always)},
 	{name: "no AES keys", before: fail("C_GenerateKey", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), refused: "C_GenerateKey: CKR_MECHANISM_INVALID: the HSM does not make AES keys"},
 
@@ -541,4 +543,101 @@ func once(c *hsm.Cluster, secret []byte) error {
 		err = fmt.Errorf("got %q", got)
 	}
 	return err
+}
+
+// TestMembersOfTwoDialects: two tokens of one cluster, of other models or firmware, each with its own
+// dialect and limit of sessions. What one wraps the other unwraps.
+func TestMembersOfTwoDialects(t *testing.T) {
+	kinds := []struct {
+		speaks  hsmtest.Dialect
+		dialect string
+	}{{hsmtest.Luna, "luna-fips"}, {hsmtest.Luna793, "luna-fips"}, {hsmtest.Standard, "standard"}, {hsmtest.PTK70, "protectserver-7.0-fips"}, {hsmtest.PTK71, "protectserver-fips"}, {hsmtest.CloudHSM, "cloudhsm"}}
+	for i, first := range kinds {
+		second := kinds[(i+1)%len(kinds)]
+		t.Run(fmt.Sprintf("%s and %s", first.dialect, second.dialect), func(t *testing.T) {
+			configs, shims := hsmtest.NewPair(t)
+			for n, kind := range []struct {
+				speaks  hsmtest.Dialect
+				dialect string
+			}{first, second} {
+				shims[n].SetDialect(kind.speaks)
+				configs[n] = vendorConfig(configs[n], &behaviour{dialect: kind.dialect, sessions: 2 + n})
+			}
+			c, err := hsm.OpenCluster(ctx, configs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			for n, m := range c.Members() {
+				if info, err := m.Info(ctx); err != nil || info.Dialect != configs[n].Dialect || info.MaxSessions != 2+n {
+					t.Errorf("member %d: dialect %q, %d sessions, %v", n, info.Dialect, info.MaxSessions, err)
+				}
+			}
+			blob, err := c.Wrap(ctx, []byte("of the first"), vendorAAD)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, shim := range shims { // the other one unwraps what this one has wrapped
+				shim.Cut()
+				unwrap := func() error {
+					_, err := c.Unwrap(ctx, blob, vendorAAD)
+					return err
+				}
+				eventuallyWithin(t, vendorBack, unwrap)
+				if blob, err = c.Wrap(ctx, []byte("of the second"), vendorAAD); err != nil {
+					t.Fatal(err)
+				}
+				shim.Restore()
+				eventuallyWithin(t, vendorBack, func() error { return c.Members()[n].Probe(ctx) })
+			}
+		})
+	}
+}
+
+// TestMembersOfTwoWays: a token that wraps keys and one that has AES-GCM are no cluster, and what to
+// do is said; set to wrap keys, they are.
+func TestMembersOfTwoWays(t *testing.T) {
+	const words = "all tokens with one master key must have AES-GCM, or all must wrap keys"
+	for _, without := range []int{0, 1} {
+		t.Run(fmt.Sprint(without), func(t *testing.T) {
+			configs, shims := hsmtest.NewPair(t)
+			shims[without].WithoutGCM(hsmtest.KeyWrap{Mechanism: pkcs11.CKM_AES_KEY_WRAP_PAD})
+			for i := range configs {
+				configs[i] = vendorConfig(configs[i], &behaviour{})
+			}
+			c, err := hsm.OpenCluster(ctx, configs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "one of them says why it is not there", func() bool {
+				for _, m := range c.Members() {
+					if err := m.Probe(t.Context()); err != nil && strings.Contains(err.Error(), words) {
+						return true
+					}
+				}
+				return false
+			})
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			for i := range configs {
+				configs[i].Dialect = "key-wrap"
+			}
+			if c, err = hsm.OpenCluster(ctx, configs); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range c.Members() {
+				if err := m.Probe(ctx); err != nil {
+					t.Errorf("set to wrap keys: %v", err)
+				}
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -42,7 +42,7 @@ var advice = []struct {
 	functions []string
 	text      string
 }{
-	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_EncryptInit", "C_DecryptInit"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087), or else CKM_AES_KEY_WRAP_KWP (0x210B): allow one in the HSM's policy"},
+	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_EncryptInit", "C_DecryptInit"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087), or else CKM_AES_KEY_WRAP_KWP (0x210B): allow one in the HSM's policy, and set hsm.dialect to \"key-wrap\" if it is not the first"},
 	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_WrapKey", "C_UnwrapKey"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_KEY_WRAP_KWP (0x210B) where CKM_AES_GCM is missing: allow one in the HSM's policy"},
 	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_GenerateKey"}, "the HSM does not make AES keys; allow CKM_AES_KEY_GEN (0x1080) in its policy"},
 	{pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, []string{"C_EncryptInit", "C_DecryptInit", "C_WrapKey", "C_UnwrapKey"}, "the HSM's policy does not permit this use of the key; allow encryption and decryption, or wrapping and unwrapping, to this user"},

@@ -27,6 +27,7 @@ func (t *token) info(until time.Time) (f wire.Facts, err error) {
 			return wrap("C_GetTokenInfo", err)
 		}
 		f = facts(i)
+		f.Dialect, f.MaxSessions = t.dialect.Name, t.sessions.most
 		return nil
 	})
 	return f, err

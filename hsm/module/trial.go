@@ -108,6 +108,9 @@ func (t *token) tryDialect(until time.Time) error {
 		return t.do(until, t.roundTrip)
 	}
 	for _, d := range dialect.All {
+		if d.Wraps {
+			continue
+		}
 		t.dialect = d
 		err := t.do(until, t.roundTrip)
 		if errors.Is(err, wire.Lost) {
