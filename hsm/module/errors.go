@@ -11,8 +11,8 @@ import (
 	"holdfast/hsm/wire"
 )
 
-// wrap gives an error of the binding its function and its CKR_ name; other errors pass with
-// the function's name.
+// wrap gives an error of the binding its function and its CKR_ name, with advice; other errors
+// pass with the function's name.
 func wrap(function string, err error) error {
 	if err == nil {
 		return nil
@@ -21,19 +21,24 @@ func wrap(function string, err error) error {
 	if !ok {
 		return fmt.Errorf("%s: %w", function, err)
 	}
-	name := p.Error()
-	if i := strings.LastIndex(name, ": "); i >= 0 && name[i+2:] != "" {
-		name = name[i+2:]
-	} else {
-		name = fmt.Sprintf("CKR_VENDOR_DEFINED 0x%X", uint(p))
-	}
-	e := &wire.Error{Op: function, Name: name, Code: uint(p)}
+	e := valueOf(function, p)
 	for _, a := range advice {
 		if a.code == e.Code && slices.Contains(a.functions, function) {
 			return fmt.Errorf("%w: %s", e, a.text)
 		}
 	}
 	return e
+}
+
+// valueOf gives an error of the binding its function and its CKR_ name.
+func valueOf(function string, p pkcs11.Error) *wire.Error {
+	name := p.Error()
+	if i := strings.LastIndex(name, ": "); i >= 0 && name[i+2:] != "" {
+		name = name[i+2:]
+	} else {
+		name = fmt.Sprintf("CKR_VENDOR_DEFINED 0x%X", uint(p))
+	}
+	return &wire.Error{Op: function, Name: name, Code: uint(p)}
 }
 
 // advice is what return values mean here, and what to do.

@@ -245,9 +245,10 @@ func (t *token) createData(until time.Time, o dataObject) error {
 			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label),
 			pkcs11.NewAttribute(pkcs11.CKA_VALUE, o.value)))
+		p, long := labelRefused(o.label, err)
 		switch {
-		case labelRefused(o.label, err):
-			return fmt.Errorf("data object %q: %w: %w: its label has %d bytes, and this HSM may take fewer", o.label, wire.NoDataObjects, wrap("C_CreateObject", err), len(o.label))
+		case long:
+			return fmt.Errorf("data object %q: %w: %w: its label has %d bytes, and this HSM may take fewer", o.label, wire.NoDataObjects, valueOf("C_CreateObject", p), len(o.label))
 		case dataRefused(err):
 			return fmt.Errorf("data object %q: %w: %w", o.label, wire.NoDataObjects, wrap("C_CreateObject", err))
 		case err != nil:

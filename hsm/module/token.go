@@ -381,8 +381,8 @@ func (t *token) generate(h pkcs11.SessionHandle, label string) error {
 
 // made keeps a key object that was made, if it can be found again.
 func (t *token) made(h pkcs11.SessionHandle, function, label string, key pkcs11.ObjectHandle, err error) error {
-	if labelRefused(label, err) {
-		return fmt.Errorf("key %q: %w: its label has %d bytes, and this HSM may take fewer; %s", label, wrap(function, err), len(label), t.otherLabel(label))
+	if p, ok := labelRefused(label, err); ok {
+		return fmt.Errorf("key %q: %w: its label has %d bytes, and this HSM may take fewer; %s", label, valueOf(function, p), len(label), t.otherLabel(label))
 	} else if err != nil {
 		return wrap(function, err)
 	}
@@ -402,8 +402,9 @@ func (t *token) made(h pkcs11.SessionHandle, function, label string, key pkcs11.
 const shortLabel = 16
 
 // labelRefused says whether the length of a label may be why an object was not made.
-func labelRefused(label string, err error) bool {
-	return len(label) > shortLabel && codeIn(err, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_DATA_LEN_RANGE)
+func labelRefused(label string, err error) (p pkcs11.Error, ok bool) {
+	p, ok = errors.AsType[pkcs11.Error](err)
+	return p, ok && len(label) > shortLabel && codeIn(p, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_DATA_LEN_RANGE)
 }
 
 // otherLabel says what to do where a label is too long.
