@@ -17,6 +17,9 @@ type Policies struct {
 	Force bool
 }
 
+// Doubt says in one line what Force overrides; nil if nothing.
+func (p Policies) Doubt() error { return authz.DoubtInCedar(p.Cedar) }
+
 // Policy gives the Cedar policies of a key store that were written by hand.
 // Errors: fault.NotFound.
 func (a *Administration) Policy(ctx context.Context, keyStore string) (string, error) {

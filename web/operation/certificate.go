@@ -61,6 +61,17 @@ type Accepted struct {
 	OtherName bool
 }
 
+// words says what somebody has said.
+func (a Accepted) words() (list []string) {
+	if a.OwnAuthority {
+		list = append(list, "it may be of an authority that AWS KMS does not trust (own_authority)")
+	}
+	if a.OtherName {
+		list = append(list, "it may lack a name by which the appliance is called, or that of the endpoint (other_name)")
+	}
+	return list
+}
+
 // Certificate describes a server certificate.
 type Certificate struct {
 	Subject   string    `json:"subject" jsonschema:"The subject of the certificate." example:"CN=holdfast.example.com"`
@@ -107,7 +118,7 @@ type CertificateChain struct {
 	OtherName    bool `json:"other_name,omitempty" jsonschema:"Install it although it lacks a name by which the appliance is called now, or its common name is not the endpoint's."`
 }
 
-func (c CertificateChain) insists() bool { return c.OwnAuthority || c.OtherName }
+func (c CertificateChain) insists() []string { return c.accepted().words() }
 
 func (c CertificateChain) accepted() Accepted {
 	return Accepted{OwnAuthority: c.OwnAuthority, OtherName: c.OtherName}
@@ -123,7 +134,7 @@ type SharedCertificate struct {
 	OtherName    bool `json:"other_name,omitempty" jsonschema:"Share it although it lacks a name by which the appliance is called now, or its common name is not the endpoint's."`
 }
 
-func (c SharedCertificate) insists() bool { return c.OwnAuthority || c.OtherName }
+func (c SharedCertificate) insists() []string { return c.accepted().words() }
 
 func (c SharedCertificate) accepted() Accepted {
 	return Accepted{OwnAuthority: c.OwnAuthority, OtherName: c.OtherName}

@@ -40,6 +40,20 @@ type NewPolicy struct {
 	Force bool `json:"force,omitempty" jsonschema:"Set the policies although a principal in them has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release. The same for a via service of a form that is not documented."`
 }
 
+func (p NewPolicy) insists() []string {
+	if !p.Force {
+		return nil
+	}
+	return doubts(p.policies().Doubt())
+}
+
+func doubts(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return []string{err.Error()}
+}
+
 func (p NewPolicy) policies() appliance.Policies {
 	return appliance.Policies{Cedar: p.Cedar, Force: p.Force}
 }
@@ -91,6 +105,14 @@ type NewGrant struct {
 
 func (g NewGrant) grant() appliance.Grant {
 	return appliance.Grant{KeyID: g.KeyID, Effect: g.Effect, Principal: g.Principal, Force: g.Force, Operations: g.Operations, Conditions: g.Conditions, NotAfter: g.NotAfter}
+}
+
+func (g NewGrant) insists() []string {
+	if !g.Force {
+		return nil
+	}
+	grant := g.grant()
+	return doubts(grant.Rule().Doubt())
 }
 
 func (g NewGrant) forbids() bool { return g.Effect == appliance.EffectForbid }

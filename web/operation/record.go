@@ -54,8 +54,8 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 	} else {
 		p.describe(rec, before)
 	}
-	if in, ok := p.in.(insisting); ok && in.insists() {
-		rec.Asked = p.asked() // that it was meant stands on record, also where it was done
+	if overridden := insisted(p.in); len(overridden) > 0 { // that it was meant stands on record, also where it was done
+		rec.Asked, rec.Detail = p.asked(), "insisted on, though: "+shortened(strings.Join(overridden, "; "), maxOverridden)
 	}
 	if err != nil {
 		rec.Result, rec.Error, rec.After = audit.Failed, string(fault.CodeOf(err)), nil
@@ -65,7 +65,17 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 }
 
 // insisting is an input by which a caller may say that what would be refused is meant.
-type insisting interface{ insists() bool }
+type insisting interface {
+	// insists gives in words what is overridden by that; nothing if nothing is.
+	insists() []string
+}
+
+func insisted(in any) []string {
+	if in, ok := in.(insisting); ok {
+		return in.insists()
+	}
+	return nil
+}
 
 func (p *performance) record(result audit.Result, err error) *audit.Record {
 	keyStore, key := p.about()
@@ -98,11 +108,16 @@ func (p *performance) asked() json.RawMessage { return p.route.asked(p.in, p.pat
 // a body may give one that makes the record too long for the log. Asked has it whole.
 const maxName = 256
 
-func bounded(name string) string {
-	if len(name) <= maxName {
-		return name
+// maxOverridden bounds what a record says of what was overridden, in bytes.
+const maxOverridden = 2048
+
+func bounded(name string) string { return shortened(name, maxName) }
+
+func shortened(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return strings.ToValidUTF8(name[:maxName], "") + "..."
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
 // about gives the key store and the key that the operation is about, from the path or
