@@ -138,24 +138,25 @@ func (p *child) watch() {
 	p.reaped = true
 	p.mu.Unlock()
 
-	late := time.After(outputGrace)
+	late, cancel := context.WithTimeout(context.Background(), outputGrace) // of all outputs together
+	defer cancel()
 	for i := range p.outputs {
 		select {
 		case <-p.outputs[i].ended:
-		case <-late:
+		case <-late.Done():
 		}
 	}
 	p.closeOutputs()
-	end := "it cannot be said why"
+	why := "it cannot be said why"
 	if err == nil {
-		end = state.String()
+		why = state.String()
 	}
 	for i, name := range []string{"standard output", "standard error"} {
 		<-p.outputs[i].ended
-		end += p.outputs[i].told(name)
+		why += p.outputs[i].told(name)
 	}
 	p.mu.Lock()
-	p.end = end
+	p.end = why
 	p.mu.Unlock()
 	close(p.done)
 }
