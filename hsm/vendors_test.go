@@ -41,6 +41,14 @@ type behaviour struct {
 	seldom bool
 	// noKeys are words of the error with which the token makes no other keys.
 	noKeys string
+	// noImport are words of the error with which it takes no key, if it makes keys; imports says that
+	// it takes keys, if it makes none.
+	noImport string
+	imports  bool
+	// prepared says that the token has the master key and the probe key already.
+	prepared bool
+	// beside is the label of a key that the token has besides.
+	beside string
 	// noData are words of the error with which it makes no data objects.
 	noData string
 	// keyThere says that it is served nevertheless where the master key is there already.
@@ -49,6 +57,8 @@ type behaviour struct {
 	all bool
 	// pin says that the PIN is tried once in all.
 	pin bool
+	// hangs says that it is met by a deadline alone, which is a short one then.
+	hangs bool
 }
 
 // The deadlines of the suite. What is refused is refused within the first.
@@ -59,7 +69,9 @@ const (
 
 func vendorConfig(cfg hsm.Config, b *behaviour) hsm.Config {
 	cfg.Dialect, cfg.MaxSessions = b.dialect, b.sessions
-	cfg.CallTimeout, cfg.OpenTimeout = time.Second, 3*time.Second
+	if b.hangs { // otherwise they are as in service, and a busy machine is well
+		cfg.CallTimeout, cfg.OpenTimeout = time.Second, 3*time.Second
+	}
 	cfg.Pause = func(int) time.Duration { return 10 * time.Millisecond }
 	return cfg
 }
@@ -85,6 +97,15 @@ func allows(l hsmtest.Sessions, delay time.Duration) func(*hsmtest.Shim) {
 
 func names(label, id int, silently bool) func(*hsmtest.Shim) {
 	return func(s *hsmtest.Shim) { s.LimitNames(label, id, silently) }
+}
+
+func refuses(attribute, code uint) func(*hsmtest.Shim) {
+	return func(s *hsmtest.Shim) { s.Refuse(attribute, code) }
+}
+
+func protected(s *hsmtest.Shim) {
+	s.Fail("C_GenerateKey", pkcs11.CKR_TOKEN_WRITE_PROTECTED, hsmtest.Always)
+	s.Fail("C_CreateObject", pkcs11.CKR_TOKEN_WRITE_PROTECTED, hsmtest.Always)
 }
 
 func neighbours(code uint) func(*hsmtest.Shim) {
@@ -158,6 +179,8 @@ var behaviours = []behaviour{
 	{name: "14 of 16 sessions are others'", before: allows(hsmtest.Sessions{Max: 16, Others: 14, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, 0)},
 	{name: "all sessions are others', told", before: allows(hsmtest.Sessions{Max: 16, Others: 16, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, 0), refused: "it allows 16 sessions, and all are in use: one must be free"},
 	{name: "all sessions are others', not told", before: allows(hsmtest.Sessions{Max: 16, Others: 16, Code: pkcs11.CKR_SESSION_COUNT}, 0), refused: "C_OpenSession: CKR_SESSION_COUNT: all sessions of the token are in use, and one must be free"},
+	{name: "4 sessions, 16 told", before: allows(hsmtest.Sessions{Max: 4, More: 12, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, time.Millisecond)},
+	{name: "4 sessions, then CKR_DEVICE_MEMORY", before: allows(hsmtest.Sessions{Max: 4, Code: pkcs11.CKR_DEVICE_MEMORY}, time.Millisecond)},
 	{name: "others take sessions meanwhile", then: allows(hsmtest.Sessions{Max: 16, Others: 14, Code: pkcs11.CKR_SESSION_COUNT}, time.Millisecond)},
 	{name: "sessions that idle out one by one", then: func(s *hsmtest.Shim) { s.EndSessionsAfter(40) }, ends: (*hsmtest.Shim).Reset, words: lost, seldom: true},
 	{name: "sessions that idle out all at once", then: func(s *hsmtest.Shim) { s.EndSessionsAfter(2) }, ends: (*hsmtest.Shim).Reset, words: lost},
@@ -167,7 +190,7 @@ var behaviours = []behaviour{
 	{name: "neighbours with CKR_TOKEN_NOT_PRESENT", before: neighbours(pkcs11.CKR_TOKEN_NOT_PRESENT)},
 	{name: "neighbours with CKR_TOKEN_NOT_RECOGNIZED", before: neighbours(pkcs11.CKR_TOKEN_NOT_RECOGNIZED)},
 	{name: "neighbours with CKR_FUNCTION_FAILED", before: neighbours(pkcs11.CKR_FUNCTION_FAILED)},
-	{name: "neighbours that hang", before: neighbours(hsmtest.Always)},
+	{name: "neighbours that hang", hangs: true, before: neighbours(hsmtest.Always)},
 
 	// Objects.
 	{name: "one object a C_FindObjects", before: func(s *hsmtest.Shim) { s.FindOne() }},
@@ -181,6 +204,41 @@ var behaviours = []behaviour{
 	{name: "labels cut to 14 bytes", before: names(14, 0, true), refused: "the HSM has changed its label of 15 bytes to \"holdfast-maste\", by which it is not found again; set hsm.master_key_label to a shorter one", keyThere: true},
 	{name: "labels cut to 8 bytes", before: names(8, 0, true), refused: "the HSM has changed its label of 1"},
 	{name: "CKA_ID of at most 2 bytes", before: names(0, 2, false)},
+	{name: "labels padded with blanks", before: func(s *hsmtest.Shim) { s.PadLabels(' ') }},
+	{name: "labels with a NUL behind them", before: func(s *hsmtest.Shim) { s.PadLabels(0) }},
+	{name: "a search that knows no case", before: func(s *hsmtest.Shim) { s.IgnoreCase() }, beside: "HOLDFAST-MASTER"},
+	{name: "a search that finds what is destroyed", before: (*hsmtest.Shim).FindGhosts},
+	{name: "objects without a label", before: (*hsmtest.Shim).FindNameless},
+	{name: "handles of one session", before: (*hsmtest.Shim).OwnHandles},
+	{name: "handles of one session, KWP by C_WrapKey", before: func(s *hsmtest.Shim) { s.OwnHandles(); wrapsKeys(kwp, false)(s) }, noKeys: noGCM, all: true},
+	{name: "a handle that is stale", then: fail("C_DecryptInit", pkcs11.CKR_KEY_HANDLE_INVALID, 1)},
+	{name: "a handle that is stale, KWP by C_WrapKey", before: wrapsKeys(kwp, false), then: fail("C_UnwrapKey", pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, 1), noKeys: noGCM, all: true},
+
+	// Templates.
+	{name: "CKA_PRIVATE in a template", before: refuses(pkcs11.CKA_PRIVATE, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID), noData: "CKR_ATTRIBUTE_TYPE_INVALID"},
+	{name: "CKA_CLASS in a template", before: refuses(pkcs11.CKA_CLASS, pkcs11.CKR_TEMPLATE_INCONSISTENT), noData: "CKR_TEMPLATE_INCONSISTENT", noImport: "CKR_TEMPLATE_INCONSISTENT"},
+	{name: "CKA_SENSITIVE in a template, and keys are not", before: refuses(pkcs11.CKA_SENSITIVE, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID), refused: `it must have CKA_SENSITIVE true and does not`, keyThere: true},
+	{name: "CKA_VALUE_LEN in a template", before: refuses(pkcs11.CKA_VALUE_LEN, pkcs11.CKR_TEMPLATE_INCONSISTENT), refused: "C_GenerateKey: CKR_TEMPLATE_INCONSISTENT", keyThere: true},
+	{name: "CKA_VALUE_LEN needed to unwrap", before: func(s *hsmtest.Shim) {
+		wrapsKeys(kwp, false)(s)
+		s.Need(pkcs11.CKA_VALUE_LEN, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
+	}, noKeys: noGCM, all: true},
+	{name: "session keys that can be read are refused", before: func(s *hsmtest.Shim) {
+		wrapsKeys(kwp, false)(s)
+		s.Fail("C_CreateObject", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, hsmtest.Always)
+	}, refused: "C_CreateObject: CKR_ATTRIBUTE_VALUE_INVALID: the HSM does not let the attributes be; a key of custody cached needs a session key that can be read", all: true},
+	{name: "CKR_KEY_NOT_WRAPPABLE", before: func(s *hsmtest.Shim) {
+		wrapsKeys(kwp, false)(s)
+		s.Fail("C_WrapKey", pkcs11.CKR_KEY_NOT_WRAPPABLE, hsmtest.Always)
+	}, refused: "C_WrapKey: CKR_KEY_NOT_WRAPPABLE: the HSM does not wrap a session key that can be read", all: true},
+
+	// What a user may not, or the HSM has not.
+	{name: "read-only sessions, without the keys", before: (*hsmtest.Shim).ReadOnly, refused: "C_GenerateKey: CKR_SESSION_READ_ONLY: this user may not make keys in the token; allow it, or make the master key and the probe key with the vendor's tool"},
+	{name: "read-only sessions", prepared: true, before: (*hsmtest.Shim).ReadOnly, noKeys: "CKR_SESSION_READ_ONLY: this user may not make keys", noData: "CKR_SESSION_READ_ONLY"},
+	{name: "CKR_TOKEN_WRITE_PROTECTED for keys", prepared: true, before: protected, noKeys: "CKR_TOKEN_WRITE_PROTECTED", noData: "CKR_TOKEN_WRITE_PROTECTED"},
+	{name: "no random numbers", before: fail("C_GenerateRandom", pkcs11.CKR_RANDOM_NO_RNG, hsmtest.Always), refused: "C_GenerateRandom: CKR_RANDOM_NO_RNG: the HSM gives this user no random numbers, of which Holdfast makes all keys"},
+	{name: "no C_GenerateRandom", before: fail("C_GenerateRandom", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, hsmtest.Always), refused: "C_GenerateRandom: CKR_FUNCTION_NOT_SUPPORTED: the HSM gives this user no random numbers"},
+	{name: "no room for keys", prepared: true, before: fail("C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, hsmtest.Always), noKeys: "C_GenerateKey: CKR_DEVICE_MEMORY: the HSM has no room for another object", imports: true},
 
 	// A library that must be initialized anew.
 	{name: "stale, a vendor's code", then: stale(hsmtest.Stale{Code: vendorCK}), words: "CKR_VENDOR_DEFINED 0x80000384"},
@@ -200,13 +258,13 @@ var behaviours = []behaviour{
 	{name: "away when it is opened", before: away(pkcs11.CKR_DEVICE_ERROR), refused: "C_OpenSession: CKR_DEVICE_ERROR"},
 
 	// Calls that do not come back.
-	{name: "C_Initialize hangs", before: hangs("C_Initialize"), refused: "the module did not answer in time; its process is ended"},
-	{name: "C_GetSlotList hangs", before: hangs("C_GetSlotList"), refused: "the module did not answer in time"},
-	{name: "C_OpenSession hangs", before: hangs("C_OpenSession"), refused: "the module did not answer in time"},
-	{name: "C_Initialize hangs when it is opened again", then: also(hangs("C_Initialize")), ends: release, words: lost},
-	{name: "C_Decrypt hangs", then: func(s *hsmtest.Shim) { s.HangNext("C_Decrypt", 2) }, words: "Unwrap did not end in 1s; the module's process is ended"},
-	{name: "C_CloseSession hangs", then: also(hangs("C_CloseSession")), ends: release, words: lost},
-	{name: "C_Finalize hangs", then: also(hangs("C_Finalize")), words: lost},
+	{name: "C_Initialize hangs", hangs: true, before: hangs("C_Initialize"), refused: "the module did not answer in time; its process is ended"},
+	{name: "C_GetSlotList hangs", hangs: true, before: hangs("C_GetSlotList"), refused: "the module did not answer in time"},
+	{name: "C_OpenSession hangs", hangs: true, before: hangs("C_OpenSession"), refused: "the module did not answer in time"},
+	{name: "C_Initialize hangs when it is opened again", hangs: true, then: also(hangs("C_Initialize")), ends: release, words: lost},
+	{name: "C_Decrypt hangs", hangs: true, then: func(s *hsmtest.Shim) { s.HangNext("C_Decrypt", 2) }, words: "Unwrap did not end in 1s; the module's process is ended"},
+	{name: "C_CloseSession hangs", hangs: true, then: also(hangs("C_CloseSession")), ends: release, words: lost},
+	{name: "C_Finalize hangs", hangs: true, then: also(hangs("C_Finalize")), words: lost},
 	{name: "50 ms away", before: func(s *hsmtest.Shim) { s.SetDelay(50 * time.Millisecond) }},
 
 	// Login.
@@ -218,7 +276,7 @@ var behaviours = []behaviour{
 	{name: "one attempt is left", before: func(s *hsmtest.Shim) { s.SetTokenFlags(pkcs11.CKF_USER_PIN_FINAL_TRY) }, refused: "the HSM would lock after one more wrong PIN, so it is not tried"},
 	{name: "the PIN is locked", before: func(s *hsmtest.Shim) { s.SetTokenFlags(pkcs11.CKF_USER_PIN_LOCKED) }, refused: "it is locked; the HSM's security officer can unlock it"},
 	{name: "C_Login ends the process, and counts", before: func(s *hsmtest.Shim) { s.CountLogins(3); s.Do("C_Login", hsmtest.Abort, hsmtest.Always) }, refused: "the module's process has ended", pin: true},
-	{name: "C_Login hangs, and counts", before: func(s *hsmtest.Shim) { s.CountLogins(3); s.Hang("C_Login") }, refused: "the module did not answer in time", pin: true},
+	{name: "C_Login hangs, and counts", hangs: true, before: func(s *hsmtest.Shim) { s.CountLogins(3); s.Hang("C_Login") }, refused: "the module did not answer in time", pin: true},
 
 	// Harm.
 	{name: "a segmentation fault", then: does("C_Decrypt", hsmtest.Segfault), words: lost},
@@ -227,7 +285,7 @@ var behaviours = []behaviour{
 	{name: "_exit(0)", then: does("C_Decrypt", hsmtest.ExitAtOnce), words: lost},
 	{name: "a segmentation fault in C_Initialize", before: does("C_Initialize", hsmtest.Segfault), refused: "the module's process has ended"},
 	{name: "1 GiB is lost", then: does("C_Decrypt", hsmtest.Leak)},
-	{name: "all signals are blocked, and it hangs", then: does("C_Decrypt", hsmtest.BlockSignals), words: lost},
+	{name: "all signals are blocked, and it hangs", hangs: true, then: does("C_Decrypt", hsmtest.BlockSignals), words: lost},
 	{name: "the PIN is written to stdout and stderr", then: does("C_Decrypt", hsmtest.Write)},
 	{name: "a fork that stays", then: does("C_Decrypt", hsmtest.Fork)},
 	{name: "a fork in a session of its own", then: does("C_Decrypt", hsmtest.ForkSession)},
@@ -241,6 +299,7 @@ func TestVendors(t *testing.T) {
 	for _, b := range behaviours {
 		t.Run(b.name, func(t *testing.T) {
 			cfg, shim := hsmtest.NewBehindShim(t)
+			b.prepare(t, cfg)
 			logins := shim.Calls("C_Login")
 			if b.before != nil {
 				b.before(shim)
@@ -268,6 +327,21 @@ func TestVendors(t *testing.T) {
 				b.goesOn(t, token, shim)
 			}
 		})
+	}
+}
+
+// prepare makes the keys that the token has before the behaviour begins.
+func (b *behaviour) prepare(t *testing.T, cfg hsm.Config) {
+	t.Helper()
+	if !b.prepared && b.beside == "" {
+		return
+	}
+	token, err := hsm.Open(ctx, cfg)
+	if err == nil && b.beside != "" {
+		err = token.GenerateKey(ctx, b.beside)
+	}
+	if err = errors.Join(err, token.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -375,8 +449,17 @@ func (b *behaviour) servesKeys(t *testing.T, ctx context.Context, token *hsm.Tok
 	err := token.GenerateKey(ctx, label)
 	if b.noKeys != "" {
 		said(t, err, b.noKeys)
-		said(t, token.ImportKey(ctx, label, make([]byte, 32)), b.noKeys)
+		if err := token.ImportKey(ctx, label, make([]byte, 32)); !b.imports {
+			said(t, err, b.noKeys)
+		} else if err != nil {
+			t.Errorf("import a key: %v", err)
+		}
 		return
+	}
+	if imported := newLabel("holdfast-76543210-"); b.noImport != "" {
+		said(t, token.ImportKey(ctx, imported, make([]byte, 32)), b.noImport)
+	} else if err := token.ImportKey(ctx, imported, make([]byte, 32)); err != nil {
+		t.Errorf("import a key: %v", err)
 	}
 	if err != nil {
 		t.Errorf("make a key: %v", err)
@@ -463,9 +546,13 @@ func TestVendorsWithASecondMember(t *testing.T) {
 		}
 		t.Run(b.name, func(t *testing.T) {
 			configs, shims := hsmtest.NewPair(t)
+			b.prepare(t, configs[0])
 			for i := range configs {
-				configs[i] = vendorConfig(configs[i], &b)
-				if b.before != nil && (i == 0 || b.all) {
+				unwell := i == 0 || b.all
+				if configs[i] = vendorConfig(configs[i], &b); !unwell {
+					configs[i].CallTimeout, configs[i].OpenTimeout = 0, 0
+				}
+				if b.before != nil && unwell {
 					b.before(shims[i])
 				}
 			}
