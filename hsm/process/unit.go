@@ -56,6 +56,6 @@ func (s *service) Kill() {
 	_ = s.life.CloseWrite() // it is the first of a process that found the others closed
 }
 
-func (s *service) End() string {
-	return "it has ended; its unit's journal and systemctl status say why"
+func (s *service) End() End {
+	return End{Cause: Ended, Says: "its unit's journal and systemctl status say why"}
 }
