@@ -302,10 +302,6 @@ func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) er
 	return a.ask(ctx, use, fields)
 }
 
-// soon is when it is first looked whether who waits still does: mostly the answer is there long
-// before, and a context that is watched, or a deadline that is set, costs more than the wait.
-const soon = 100 * time.Millisecond
-
 // take gives the process and a connection to it that is free, and counts an operation
 // there. It waits for one until ctx ends.
 func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
@@ -318,12 +314,15 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 		select {
 		case c = <-p.free:
 		default:
-			if c, err = t.wait(ctx, p); err != nil {
-				return nil, nil, err
+			select {
+			case c = <-p.free:
+			case <-p.renewed:
+				continue
+			case <-p.Done():
+				return nil, nil, t.lose(p, p.gone())
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 			}
-		}
-		if c == nil {
-			continue // in another process
 		}
 		if p.begin() {
 			return p, c, nil
@@ -332,31 +331,6 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 			return nil, nil, err
 		} else if now == p { // it is about to be given up
 			return nil, nil, fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
-		}
-	}
-}
-
-// wait waits for a connection to the process; nil if there is another process.
-func (t *Token) wait(ctx context.Context, p *running) (*wire.Conn, error) {
-	until := time.Now().Add(soon)
-	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
-	}
-	look := time.NewTimer(time.Until(until))
-	defer look.Stop()
-	var done <-chan struct{}
-	for {
-		select {
-		case c := <-p.free:
-			return c, nil
-		case <-p.renewed:
-			return nil, nil
-		case <-p.Done():
-			return nil, t.lose(p, p.gone())
-		case <-look.C:
-			done = ctx.Done()
-		case <-done:
-			return nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 		}
 	}
 }
@@ -370,6 +344,10 @@ type asked struct {
 	until    time.Time // when the process is ended if there is no answer
 	observed func(error)
 }
+
+// soon is when it is first looked whether the caller still waits: mostly the answer is there long
+// before, and to watch a context, or to set a deadline, costs more than that takes.
+const soon = 100 * time.Millisecond
 
 func (a *asked) ask(ctx context.Context, use func([][]byte) error, fields [][]byte) error {
 	until := a.until

@@ -140,11 +140,12 @@ func (p *child) watch() {
 	p.reaped = true
 	p.mu.Unlock()
 
-	late := time.After(outputGrace)
+	late, cancel := context.WithTimeout(context.Background(), outputGrace) // of all outputs together
+	defer cancel()
 	for i := range p.outputs {
 		select {
 		case <-p.outputs[i].ended:
-		case <-late:
+		case <-late.Done():
 		}
 	}
 	p.closeOutputs()
