@@ -103,7 +103,7 @@ func TestEachRefused(t *testing.T) {
 		}
 	}
 	for key := range values {
-		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || strings.HasSuffix(key, ".require_landlock") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
+		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || strings.HasSuffix(key, ".require_landlock") || strings.HasSuffix(key, ".process.unit") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
 			values[key] = "true"
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -22,6 +23,66 @@ type output struct {
 	// What follows is the reader's, until ended.
 	total int64
 	last  []byte
+}
+
+// outputs are a process's standard output and standard error.
+type outputs [2]output
+
+// pipes gives the ends that the process is to write to. They are the caller's to close, once the process
+// has a copy.
+func (o *outputs) pipes() (writers []*os.File, err error) {
+	for i := range o {
+		r, w, err := os.Pipe()
+		if err != nil {
+			closeFiles(writers)
+			o.close()
+			return nil, err
+		}
+		o[i].from = r
+		writers = append(writers, w)
+	}
+	return writers, nil
+}
+
+func (o *outputs) read() {
+	for i := range o {
+		o[i].read()
+	}
+}
+
+func (o *outputs) close() {
+	for i := range o {
+		if o[i].from != nil {
+			_ = o[i].from.Close()
+		}
+	}
+}
+
+// outputGrace is how long what a process wrote may take to be read after its end. A fork that left the
+// process group may hold the pipe open for ever.
+const outputGrace = 200 * time.Millisecond
+
+// told gives the last lines of a process that has ended.
+func (o *outputs) told() (words string) {
+	late := time.After(outputGrace)
+	for i := range o {
+		select {
+		case <-o[i].ended:
+		case <-late:
+		}
+	}
+	o.close()
+	for i, name := range []string{"standard output", "standard error"} {
+		<-o[i].ended
+		words += o[i].told(name)
+	}
+	return words
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
 }
 
 func (o *output) read() {

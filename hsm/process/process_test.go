@@ -42,16 +42,14 @@ func module(what, user string) error {
 	if err != nil {
 		return err
 	}
-	for first := true; ; first = false {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		if first {
-			process.EndWith(c, 0, func() { os.Exit(7) })
-		}
+	c, err := l.First(0, func() { os.Exit(7) })
+	for ; err == nil; c, err = l.Accept() {
 		go answer(c, what)
 	}
+	if errors.Is(err, net.ErrClosed) { // the first has ended, and the process with it
+		select {}
+	}
+	return err
 }
 
 func answer(c *net.UnixConn, what string) {
@@ -59,6 +57,10 @@ func answer(c *net.UnixConn, what string) {
 	for {
 		if _, err := io.ReadFull(c, b); err != nil {
 			return
+		}
+		if what == "write" {
+			fmt.Println("to be read")
+			os.Exit(7)
 		}
 		if what == "hang" { // as a library does
 			runtime.LockOSThread()
@@ -305,7 +307,7 @@ func TestStart(t *testing.T) {
 		"no such file":                      func() (process.Process, error) { return process.Child{Program: gone}.Start(t.Context(), "hsm-a", 2) },
 		"canceled":                          func() (process.Process, error) { return child(t, "answer").Start(ended, "hsm-a", 2) },
 		"would not end":                     func() (process.Process, error) { return child(t, "answer").Start(t.Context(), "hsm-a", 0) },
-		"is the unit of its socket active?": func() (process.Process, error) { return process.Unit{Socket: gone}.Start(t.Context(), "hsm-a", 2) },
+		"is the unit of its socket active?": func() (process.Process, error) { return process.NewUnit(0, gone).Start(t.Context(), "hsm-a", 2) },
 	} {
 		if _, err := try(); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "hsm-a") && want != "would not end" {
 			t.Errorf("%v, not %q", err, want)
@@ -332,7 +334,7 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	if _, err := (process.Unit{Socket: socket, Listener: 12345}).Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "where user 12345 should") {
+	if _, err := process.NewUnit(12345, socket).Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "where user 12345 should") {
 		t.Error(err)
 	}
 
@@ -347,6 +349,9 @@ func activated(t *testing.T, what string) (socket string) {
 	t.Helper()
 	tool, err := exec.LookPath("systemd-socket-activate")
 	if err != nil {
+		if os.Getenv("HOLDFAST_TEST_PACKAGES") != "" {
+			t.Fatalf("%v: install systemd", err)
+		}
 		t.Skip(err)
 	}
 	socket = filepath.Join(t.TempDir(), "socket")
@@ -386,9 +391,25 @@ func unitEnds(t *testing.T, what string) {
 		_, _ = stale.Write([]byte("?"))
 		_ = stale.Close()
 	}
-	p, err := process.Unit{Socket: socket, Listener: uint32(os.Getuid())}.Start(t.Context(), "hsm-a", 3)
+	unit := process.NewUnit(uint32(os.Getuid()), socket, activated(t, "write"))
+	p, err := unit.Start(t.Context(), "hsm-a", 3)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	other, err := unit.Start(t.Context(), "hsm-a", 1) // before the first has ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unit.Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "each of its 2 units has one") {
+		t.Errorf("a third beside them: %v", err)
+	}
+	if _, err := other.Connections()[0].Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	within(t, other.Done(), "the other ends")
+	if want := "standard output: to be read"; !strings.Contains(other.End(), want) {
+		t.Errorf("%q, not %q", other.End(), want)
 	}
 	all := p.Connections()
 	if what == "answer" {

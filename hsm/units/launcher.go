@@ -1,0 +1,126 @@
+package units
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+
+	"holdfast/hsm/process"
+)
+
+// Socket is where the manager listens, Sockets the folder of the sockets of the units.
+const (
+	Socket  = "/run/holdfast-units.socket"
+	Sockets = "/run/holdfast-module"
+)
+
+// Member is what the units of a member are to allow.
+type Member struct {
+	// Number counts members from 1.
+	Number int `json:"number"`
+	// Addresses are the networks with which they may exchange packets.
+	Addresses []netip.Prefix `json:"addresses"`
+	// Write has the files and folders that they may change.
+	Write []string `json:"write"`
+	// MemoryBytes bounds the memory of all processes of a unit.
+	MemoryBytes uint64 `json:"memory_bytes"`
+	// Settings are for the module process.
+	Settings json.RawMessage `json:"settings"`
+}
+
+// instances are the member's units. While a process is replaced, two run.
+func (m Member) instances() []string {
+	return []string{fmt.Sprintf("%d-a", m.Number), fmt.Sprintf("%d-b", m.Number)}
+}
+
+// Launcher starts the module processes of a member in its units.
+type Launcher struct {
+	member  Member
+	manager string
+	unit    *process.Unit
+
+	mu       sync.Mutex
+	prepared bool
+}
+
+// NewLauncher starts module processes of that member. Nothing is asked before the first is started.
+func NewLauncher(m Member) *Launcher {
+	var sockets []string
+	for _, name := range m.instances() {
+		sockets = append(sockets, filepath.Join(Sockets, name))
+	}
+	return &Launcher{member: m, manager: Socket, unit: process.NewUnit(0, sockets...)}
+}
+
+// Start has the units prepared, and starts a process ([process.Unit]).
+func (l *Launcher) Start(ctx context.Context, name string, connections int) (process.Process, error) {
+	if err := l.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("the units of %s are not prepared: %w", name, err)
+	}
+	return l.unit.Start(ctx, name, connections)
+}
+
+func (l *Launcher) prepare(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.prepared {
+		return nil
+	}
+	err := ask(ctx, l.manager, l.member)
+	l.prepared = err == nil
+	return err
+}
+
+// maxQuestion bounds what is said to the manager, and by it, in bytes.
+const maxQuestion = 64 << 10
+
+// answer is what the manager says: nothing if it is done.
+type answer struct {
+	Error string `json:"error,omitempty"`
+}
+
+func ask(ctx context.Context, manager string, m Member) error {
+	question, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(question) > maxQuestion {
+		return fmt.Errorf("they have %d bytes of settings, more than %d; name folders in place of files", len(question), maxQuestion)
+	}
+	var d net.Dialer
+	general, err := d.DialContext(ctx, "unix", manager)
+	if err != nil {
+		return fmt.Errorf("%w: is holdfast-units.socket active? hsm.process.unit is for machines that have the image's units", err)
+	}
+	c := general.(*net.UnixConn) // of the network unix
+	defer func() { _ = c.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	if _, err = c.Write(question); err == nil {
+		err = c.CloseWrite()
+	}
+	var text []byte
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(c, maxQuestion))
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("ask for them: %w", err)
+	}
+	var a answer
+	if err := json.Unmarshal(text, &a); err != nil {
+		return errors.New("holdfast-units.service ended without an answer; the machine's console says why")
+	}
+	if a.Error != "" {
+		return errors.New(a.Error)
+	}
+	return nil
+}
