@@ -643,7 +643,8 @@ type statement struct {
 
 // replaced says what stands in the place of keys of before, by their section and name.
 var replaced = map[[2]string]string{
-	{"hsm", "iv_from_token"}: `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
+	{"hsm", "process.socket"}: `set hsm.process.unit = true on a machine that has the image's units, or remove the line`,
+	{"hsm", "iv_from_token"}:  `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
 }
 
 // read finds the line of each key, and decodes each statement alone, so that
@@ -1054,7 +1055,7 @@ func (ck *checker) checkUnit(at string, p Process) {
 		ck.missing(at+"addresses", "the IP addresses or networks of the HSM, with which alone the module's unit may exchange packets; [] if there are none")
 	case p.Unit && len(p.Environment) > 0:
 		ck.at(at+"environment", "a unit has the variables that its own file sets; set them there, and leave this out")
-	case !p.Unit && p.Addresses != nil:
+	case !p.Unit && len(p.Addresses) > 0:
 		ck.at(at+"addresses", "only a unit is kept from other addresses; set unit = true on a machine that has the units, or leave this out")
 	}
 }

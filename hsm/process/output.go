@@ -64,16 +64,13 @@ const outputGrace = 200 * time.Millisecond
 
 // told gives the last lines of a process that has ended.
 func (o *outputs) told() (words string) {
-	late := time.After(outputGrace)
+	late := time.AfterFunc(outputGrace, o.close) // then reading ends
 	for i := range o {
-		select {
-		case <-o[i].ended:
-		case <-late:
-		}
+		<-o[i].ended
 	}
+	late.Stop()
 	o.close()
 	for i, name := range []string{"standard output", "standard error"} {
-		<-o[i].ended
 		words += o[i].told(name)
 	}
 	return words

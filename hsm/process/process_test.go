@@ -214,7 +214,7 @@ func TestAwkward(t *testing.T) {
 		"says why it exits":                   {"echo first >&2; echo 'no licence\x07' >&2; exit 1", true, []string{"exit status 1", "standard error: first | no licence"}},
 		"crashes":                             {"kill -SEGV $$", true, []string{"segmentation fault"}},
 		"forks and keeps descriptors":         {"sleep 1000 & exec 0<&-; exit 4", true, []string{"exit status 4"}},
-		"forks, and leaves the process group": {"setsid sleep 3 & exit 5", true, []string{"exit status 5"}},
+		"forks, and leaves the process group": {"setsid sleep 40 & exit 5", true, []string{"exit status 5"}},
 		"forks and hangs":                     {"sleep 1000 & sleep 1000", false, []string{"signal: killed"}},
 		"blocks all signals":                  {ignoreAll + "sleep 1000; sleep 1000", false, []string{"signal: killed"}},
 		"is stopped":                          {"kill -STOP $$", false, []string{"signal: killed"}},
@@ -401,6 +401,7 @@ func unitEnds(t *testing.T, what string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(other.Kill)
 	if _, err := unit.Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "each of its 2 units has one") {
 		t.Errorf("a third beside them: %v", err)
 	}

@@ -94,19 +94,17 @@ func ask(ctx context.Context, manager string, m Member) error {
 		return fmt.Errorf("they have %d bytes of settings, more than %d; name folders in place of files", len(question), maxQuestion)
 	}
 	var d net.Dialer
-	general, err := d.DialContext(ctx, "unix", manager)
+	c, err := d.DialContext(ctx, "unix", manager)
 	if err != nil {
 		return fmt.Errorf("%w: is holdfast-units.socket active? hsm.process.unit is for machines that have the image's units", err)
 	}
-	c := general.(*net.UnixConn) // of the network unix
 	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	if _, err = c.Write(question); err == nil {
-		err = c.CloseWrite()
-	}
+	// The question ends with its line, and not with the connection's half: the manager would take who has
+	// closed that for gone.
 	var text []byte
-	if err == nil {
+	if _, err = c.Write(append(question, '\n')); err == nil {
 		text, err = io.ReadAll(io.LimitReader(c, maxQuestion))
 	}
 	if ctx.Err() != nil {

@@ -1,6 +1,7 @@
 package units
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -37,9 +38,9 @@ func (m Manager) Answer(ctx context.Context, c *net.UnixConn) error {
 }
 
 func (m Manager) answer(ctx context.Context, c io.Reader) error {
-	text, err := io.ReadAll(io.LimitReader(c, maxQuestion+1))
+	text, err := bufio.NewReader(io.LimitReader(c, maxQuestion+1)).ReadBytes('\n')
 	if err != nil {
-		return err
+		return fmt.Errorf("what is asked for has no end within %d bytes: %w", maxQuestion, err)
 	}
 	wanted, err := read(text)
 	if err != nil {

@@ -459,7 +459,7 @@ func (b *boot) confined() {
 	b.t.Helper()
 	b.says(regexp.MustCompile(`confinement: done`))
 	b.says(regexp.MustCompile(`confinement: module finished`))
-	const denied, refused, dropped = `Permission denied`, `Operation not permitted`, `Connection timed out`
+	const denied, refused, dropped, hidden = `Permission denied`, `Operation not permitted`, `Connection timed out`, `No such file or directory`
 	for name, want := range map[string]string{
 		"Uid": `900\s+900\s+900\s+900`, "CapEff": `0000000000000000`, "CapBnd": `0000000000000000`, "NoNewPrivs": `1`, "Seccomp": `2`,
 		"Max core file size": `0\s+0\s+bytes`, "VmLck": `[1-9][0-9]* kB`, "VmSwap": `0 kB`, "swaps": `none`, "core_pattern": `""`, "sysrq": `0`, "modules_disabled": `1`, "shells": `none`,
@@ -467,9 +467,9 @@ func (b *boot) confined() {
 		"module address of the console": denied, "module another port of its address": denied,
 		"module another address": dropped, "module an address elsewhere": dropped, "module datagram to another address": refused, "module datagram elsewhere": refused, "module metadata": denied,
 		"module raw socket": refused, "module packet socket": `Address family not supported by protocol`,
-		"module state folder": denied, "module database": denied, "module configuration": denied, "module policies": denied, "module TPM": `No such file or directory`, "module event log": denied,
-		"module appliance's credential": denied, "module another member's credential": denied, "module another member's folder": denied, "module settings of all members": denied,
-		"module write to the root": `Read-only file system`, "module write to /run": `Read-only file system`,
+		"module state folder": denied, "module database": denied, "module configuration": denied, "module policies": denied, "module TPM": hidden, "module event log": denied,
+		"module appliance's credential": hidden, "module another member's credential": hidden, "module another member's folder": denied, "module settings of all members": denied,
+		"module write to the root": `Read-only file system`, "module write to /run": denied,
 		"module socket of another process": denied, "module socket of root's service": denied, "module socket of administrators": denied, "module socket of systemd": denied,
 		"module user namespace": refused, "module mount namespace": refused, "module mount": refused,
 		"module ptrace of the parent": refused, "module ptrace of any process": refused, "module memory of any process": refused, "module signal to any process": refused, "module root's user": refused,

@@ -79,8 +79,8 @@ static int try_unix(const char *path) {
 	return try_connect(AF_UNIX, &a, sizeof a);
 }
 
-static int try_socket(int family, int kind) {
-	int s = socket(family, kind | SOCK_CLOEXEC, 0);
+static int try_socket(int family, int kind, int protocol) {
+	int s = socket(family, kind | SOCK_CLOEXEC, protocol);
 	if (s < 0)
 		return errno;
 	close(s);
@@ -126,8 +126,8 @@ static void attempt(void) {
 	TELL("datagram to another address", try_udp("127.0.0.1", 53));
 	TELL("datagram elsewhere", try_udp("10.0.2.3", 53));
 	TELL("metadata", try_tcp("169.254.169.254", 80));
-	TELL("raw socket", try_socket(AF_INET, SOCK_RAW));
-	TELL("packet socket", try_socket(AF_PACKET, SOCK_RAW));
+	TELL("raw socket", try_socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+	TELL("packet socket", try_socket(AF_PACKET, SOCK_RAW, 0));
 	TELL("state folder", try_open("/var/lib/holdfast", O_RDONLY));
 	TELL("database", try_open("/var/lib/holdfast/holdfast.db", O_RDONLY));
 	TELL("configuration", try_open("/etc/holdfast/holdfast.toml", O_RDONLY));
@@ -136,7 +136,7 @@ static void attempt(void) {
 	TELL("event log", try_open("/sys/kernel/security/tpm0/binary_bios_measurements", O_RDONLY));
 	TELL("appliance's credential", try_open("/run/credentials/holdfast.service/event-log", O_RDONLY));
 	TELL("another member's credential", try_open("/run/credentials/other-member.service/pack", O_RDONLY));
-	TELL("another member's folder", try_open("/run/private/other-member/pack", O_RDONLY));
+	TELL("another member's folder", try_open("/run/other-member/pack", O_RDONLY));
 	TELL("settings of all members", try_open("/run/holdfast-units", O_RDONLY));
 	TELL("write to the root", try_open("/usr/lib/holdfast/pkcs11/new", O_WRONLY | O_CREAT));
 	TELL("write to /run", try_open("/run/new", O_WRONLY | O_CREAT));
