@@ -391,7 +391,8 @@ func unitEnds(t *testing.T, what string) {
 		_, _ = stale.Write([]byte("?"))
 		_ = stale.Close()
 	}
-	unit := process.NewUnit(uint32(os.Getuid()), socket, activated(t, "write"))
+	second := activated(t, "write")
+	unit := process.NewUnit(uint32(os.Getuid()), socket, second)
 	p, err := unit.Start(t.Context(), "hsm-a", 3)
 	if err != nil {
 		t.Fatal(err)
@@ -408,8 +409,11 @@ func unitEnds(t *testing.T, what string) {
 	if _, err := other.Connections()[0].Write([]byte("?")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(second+process.EndSuffix, []byte("exit status 7\n"), 0o600); err != nil { // as its unit does
+		t.Fatal(err)
+	}
 	within(t, other.Done(), "the other ends")
-	if want := "standard output: to be read"; !strings.Contains(other.End(), want) {
+	if want := "exit status 7; 11 bytes on standard output: to be read"; other.End() != want {
 		t.Errorf("%q, not %q", other.End(), want)
 	}
 	all := p.Connections()

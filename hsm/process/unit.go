@@ -7,14 +7,17 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Unit starts module processes as services of systemd: it connects to the socket of a unit, and systemd
 // starts the unit's service. A unit runs one process at a time, so a member has more than one: another
-// process can begin before the one of before has ended.
+// process can begin before the one of before has ended. How a process ended, its unit writes to the file
+// beside its socket with [EndSuffix].
 type Unit struct {
 	listener uint32
 
@@ -26,6 +29,9 @@ type unitSocket struct {
 	path string
 	last *service
 }
+
+// EndSuffix ends the name of the file that says how the last process of a unit ended, in one line.
+const EndSuffix = ".end"
 
 // NewUnit has processes started by the units with those sockets (ListenStream=). Listener is the user that
 // listens on them: 0, for systemd. Their owner has made them, so nobody else is told a PIN.
@@ -77,7 +83,8 @@ func (u *Unit) start(ctx context.Context, socket string, connections int) (*serv
 	if err != nil {
 		return nil, err
 	}
-	s := &service{connections: all[:connections:connections], life: all[connections], done: make(chan struct{})}
+	s := &service{connections: all[:connections:connections], life: all[connections], done: make(chan struct{}), said: make(chan struct{}),
+		endFile: socket + EndSuffix, started: time.Now().Add(-fileClock)}
 	writers, err := s.outputs.pipes()
 	if err != nil {
 		closeAll(all)
@@ -129,14 +136,61 @@ type service struct {
 	life    *net.UnixConn
 	outputs outputs
 	done    chan struct{}
-	end     string // once it is done
+
+	endFile string
+	started time.Time
+	said    chan struct{} // closed once end is there
+	end     string
 }
 
 func (s *service) watch() {
 	_, _ = io.Copy(io.Discard, s.life) // an error is an end as well
 	_ = s.life.Close()
-	s.end = "it has ended; systemd says on the machine's console how" + s.outputs.told()
 	close(s.done)
+	s.end = s.how() + s.outputs.told()
+	close(s.said)
+}
+
+// fileClock is how coarse the times of files are at most (CONFIG_HZ=100).
+const fileClock = 10 * time.Millisecond
+
+// endWait is how long the unit may take to say how its process ended, maxEnd how many bytes count of that.
+const (
+	endWait = time.Second
+	maxEnd  = 256
+)
+
+// how is what the unit says of the end.
+func (s *service) how() string {
+	late := time.After(endWait)
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if line, whole := readEnd(s.endFile, s.started); whole {
+			return line
+		}
+		select {
+		case <-again.C:
+		case <-late:
+			return "it has ended, and its unit does not say how"
+		}
+	}
+}
+
+// readEnd reads the file if it was written since. It is whole once it has a line's end.
+func readEnd(file string, since time.Time) (line string, whole bool) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", false
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil || !info.ModTime().After(since) {
+		return "", false
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, maxEnd))
+	line, _, whole = strings.Cut(string(text), "\n")
+	return strings.Map(printable, line), whole
 }
 
 func (s *service) Connections() []*net.UnixConn { return s.connections }
@@ -153,6 +207,7 @@ func (s *service) Kill() {
 func (s *service) End() string {
 	select {
 	case <-s.done:
+		<-s.said // soon after
 		return s.end
 	default:
 		return ""

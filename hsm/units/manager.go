@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"holdfast/hsm/process"
 )
 
 // Manager prepares units. It is root's.
@@ -139,6 +141,36 @@ func (m Manager) prepare(ctx context.Context, w Member) error {
 	}
 	return m.Systemctl(ctx, append([]string{"start"}, sockets...)...)
 }
+
+// Ended writes how the process of a unit ended, where the appliance reads it: beside the unit's socket in
+// that folder. The words are systemd's, of ExecStopPost= (SERVICE_RESULT, EXIT_CODE and EXIT_STATUS in systemd.exec(5)).
+func Ended(sockets, name, result, code, status string) error {
+	if !instance.MatchString(name) {
+		return fmt.Errorf("%.40q is no unit of a module process", name)
+	}
+	how := ""
+	switch result {
+	case "success", "exit-code":
+		how = "exit status " + status
+	case "signal", "core-dump":
+		how = "signal: " + status
+	case "watchdog":
+		how = "it did not answer its unit's watchdog, and was killed"
+	case "oom-kill":
+		how = "the kernel killed it, out of memory: hsm.process.memory_mib bounds it"
+	case "timeout":
+		how = "it did not end in time, and was killed"
+	default: // such as resources: it was not started
+		how = fmt.Sprintf("its unit ended with %q (%s %s)", result, code, status)
+	}
+	file := filepath.Join(sockets, name+process.EndSuffix)
+	if err := replace(file, []byte(how+"\n")); err != nil {
+		return err
+	}
+	return os.Chmod(file, 0o644) // the appliance is another user
+}
+
+var instance = regexp.MustCompile(`^[1-9][0-9]?-[ab]$`)
 
 // replace puts a file there whole.
 func replace(file string, text []byte) error {

@@ -188,3 +188,25 @@ func FuzzQuestion(f *testing.F) {
 		}
 	})
 }
+
+// TestEnded: the words of systemd become those of the appliance, and name no other file.
+func TestEnded(t *testing.T) {
+	folder := t.TempDir()
+	for _, c := range [][4]string{
+		{"signal", "killed", "SEGV", "signal: SEGV"}, {"core-dump", "dumped", "ABRT", "signal: ABRT"}, {"exit-code", "exited", "3", "exit status 3"}, {"success", "exited", "0", "exit status 0"},
+		{"watchdog", "killed", "KILL", "watchdog"}, {"oom-kill", "killed", "KILL", "out of memory"}, {"timeout", "killed", "KILL", "did not end in time"}, {"", "", "", "its unit ended with"},
+	} {
+		if err := Ended(folder, "1-a", c[0], c[1], c[2]); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(folder, "1-a.end"))
+		if err != nil || !strings.Contains(string(text), c[3]) || !strings.HasSuffix(string(text), "\n") {
+			t.Errorf("%q: %v %q", c, err, text)
+		}
+	}
+	for _, name := range []string{"", "../1-a", "1-c", "1-a.end", "0-a", "100-a", "1-a\n"} {
+		if err := Ended(folder, name, "signal", "killed", "SEGV"); err == nil {
+			t.Errorf("%q", name)
+		}
+	}
+}

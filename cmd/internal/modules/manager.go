@@ -3,6 +3,7 @@ package modules
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ const managerTimeout = time.Minute
 
 // Manager prepares the units of a member of the HSM cluster.
 func Manager() *cobra.Command {
-	var owner string
+	var owner, ended string
 	c := &cobra.Command{
 		Use:    "units",
 		Short:  "Prepare the units of PKCS#11 modules",
@@ -28,7 +29,11 @@ func Manager() *cobra.Command {
 		Args:   cobra.NoArgs,
 	}
 	c.Flags().StringVar(&owner, "user", "", "the user who may ask; this one if empty")
+	c.Flags().StringVar(&ended, "ended", "", "write how the process of that unit ended, which the environment says")
 	c.RunE = cli.Does(func(cmd *cobra.Command, _ []string) error {
+		if ended != "" {
+			return units.Ended(units.Sockets, ended, os.Getenv("SERVICE_RESULT"), os.Getenv("EXIT_CODE"), os.Getenv("EXIT_STATUS"))
+		}
 		uid, err := userID(owner)
 		if err != nil {
 			return cli.Unusable(fmt.Errorf("--user: %w", err))
