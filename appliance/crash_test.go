@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -381,6 +382,9 @@ func keyObjects(t *testing.T, device appliancetest.Device) int {
 	return len(keyLabels(t, device))
 }
 
+// externalKey matches the label of the object of an external key.
+var externalKey = regexp.MustCompile(`^holdfast-[0-9a-f]{8}-`)
+
 // keyLabels gives the labels of the objects of external keys in a real token, by hand.
 func keyLabels(t *testing.T, device appliancetest.Device) (labels []string) {
 	t.Helper()
@@ -395,7 +399,7 @@ func keyLabels(t *testing.T, device appliancetest.Device) (labels []string) {
 	}
 	for _, o := range found {
 		label := must(p.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)}))(t)
-		if strings.HasPrefix(string(label[0].Value), "holdfast-key-") {
+		if externalKey.Match(label[0].Value) {
 			labels = append(labels, string(label[0].Value))
 		}
 	}

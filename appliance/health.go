@@ -36,6 +36,9 @@ type TokenInfo struct {
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no
 	// limit or does not say.
 	FreeSessions int `json:"free_sessions" jsonschema:"How many more sessions the token allows; -1 if it sets no limit or does not say."`
+	// Dialect and MaxSessions are how the appliance uses the token.
+	Dialect     string `json:"dialect" jsonschema:"The dialect of AES-GCM in which the appliance uses the HSM: hsm.dialect, or that of the member; key-wrap if the HSM wraps keys." example:"standard"`
+	MaxSessions int    `json:"max_sessions" jsonschema:"How many sessions the appliance uses in the HSM at most." example:"16"`
 	// Process is about the process in which the HSM's PKCS#11 module runs.
 	Process ModuleProcess `json:"process" jsonschema:"The process in which the HSM's PKCS#11 module runs."`
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // CachedMaterial is the length of a version's sealed material with cached custody,
-// in bytes: of the key, and of its seal. The label of a token's object is longer.
+// in bytes: of the key, and of its seal. The label of a token's object has another length
+// ([MaxTokenLabel], and labels of earlier releases are longer).
 const CachedMaterial = KeyBytes + 29
 
 // Origin says where a version's material came from.

@@ -2,9 +2,11 @@ package appliance
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"holdfast/appliance/fault"
 )
@@ -55,10 +57,23 @@ func (o *SealedObject) Binding() Binding {
 	return Binding{Purpose: string(o.Purpose) + "-object", Fields: append([]string{o.Installation}, o.Fields...)}
 }
 
+// MaxTokenLabel is the length of the labels of all objects that Holdfast makes in the token,
+// in bytes, but for the master key's and the probe key's, which are shorter. Some HSMs take no
+// more than 32. One less leaves room for the NUL of a library in C, and has a sealed label differ
+// in its length from a sealed key ([CachedMaterial]).
+const MaxTokenLabel = 31
+
+// NewTokenLabel gives a label of that length for a new object in the token: how it begins, and
+// random small letters and digits, each of five bits. Upper and lower case make no difference:
+// some HSMs search for labels without.
+func NewTokenLabel(begins string) string {
+	return begins + strings.ToLower(rand.Text())[:max(MaxTokenLabel-len(begins), 0)]
+}
+
 // NewSealedObject seals an object for the token. Each has a label of its own, so an object
 // that was removed never comes back, also if two calls overtake each other in the HSM.
 func NewSealedObject(ring Keyring, purpose ObjectPurpose, installation string, fields ...string) (*SealedObject, error) {
-	o := &SealedObject{Purpose: purpose, Installation: installation, Fields: fields, Label: "holdfast-" + string(purpose) + "-" + newID()}
+	o := &SealedObject{Purpose: purpose, Installation: installation, Fields: fields, Label: NewTokenLabel("holdfast-" + string(purpose) + "-")}
 	var err error
 	if o.Seal, err = ring.Seal(o.Binding(), nil); err != nil {
 		return nil, err

@@ -268,7 +268,7 @@ func (m *Member) Probe(ctx context.Context) error {
 func (m *Member) Info(ctx context.Context) (Info, error) {
 	t, err := m.ready()
 	if err != nil {
-		return Info{Label: m.cfg.TokenLabel, Serial: m.cfg.TokenSerial, FreeSessions: -1}, nil
+		return Info{Label: m.cfg.TokenLabel, Serial: m.cfg.TokenSerial, FreeSessions: -1, Dialect: m.cfg.Dialect, MaxSessions: m.cfg.MaxSessions}, nil
 	}
 	return t.Info(ctx)
 }

@@ -5,12 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"holdfast/hsm/dialect"
 	"holdfast/hsm/wire"
 )
 
@@ -63,9 +64,7 @@ const sweepTimeout = 20 * time.Second
 // logging is called before. Each trial takes at most cfg.OpenTimeout. The error is of ctx, or of the
 // settings: what a token lacks is no error.
 func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) {
-	suffix := make([]byte, 8)
-	_, _ = rand.Read(suffix) // never fails (crypto/rand)
-	cfg.MasterKeyLabel = "holdfast-trial-" + hex.EncodeToString(suffix)
+	cfg.MasterKeyLabel = trialLabel()
 	cfg.ProbeKeyLabel = cfg.MasterKeyLabel
 	if cfg.OpenTimeout <= 0 {
 		cfg.OpenTimeout = trialTimeout
@@ -82,6 +81,9 @@ func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) 
 	default:
 		logging(t.Tried)
 		err = t.open(ctx)
+		if errors.Is(err, errNoDialect) && t.wraps() && ctx.Err() == nil {
+			err = t.openWrapping(ctx)
+		}
 	}
 	if ctx.Err() != nil {
 		if t.Left != "" {
@@ -93,6 +95,13 @@ func Try(ctx context.Context, cfg Config, logging func(*Tried)) (*Tried, error) 
 		t.CannotServe = err.Error()
 	}
 	return t.Tried, nil
+}
+
+// trialLabel gives a label for what trials make. It is no longer than the master key's: what takes
+// the one takes the other.
+func trialLabel() string {
+	const begins = "hf-trial-"
+	return begins + strings.ToLower(rand.Text())[:len(DefaultMasterKeyLabel)-len(begins)]
 }
 
 // trying is a [Try] under way.
@@ -182,7 +191,7 @@ func (t *trying) open(ctx context.Context) (err error) {
 		}
 	}
 	if t.Dialect == "" && t.Wrapping == "" {
-		return fmt.Errorf("it has AES-GCM, and none of the dialects works: with %q, %s", t.Dialects[0].Name, t.Dialects[0].Error)
+		return fmt.Errorf("%w: with %q, %s", errNoDialect, t.Dialects[0].Name, t.Dialects[0].Error)
 	}
 	if t.Dialect != "" {
 		t.cfg.Dialect = t.Dialect
@@ -194,6 +203,26 @@ func (t *trying) open(ctx context.Context) (err error) {
 		return err
 	}
 	return t.others(ctx, p)
+}
+
+// errNoDialect: the token lists AES-GCM, and refuses it.
+var errNoDialect = errors.New("it has AES-GCM, and none of the dialects works")
+
+// wraps says whether the token lists a mechanism that wraps keys.
+func (t *trying) wraps() bool {
+	return slices.ContainsFunc(t.Mechanisms, func(m wire.Mechanism) bool { return strings.HasPrefix(m.Name, "CKM_AES_KEY_WRAP") && len(m.Uses) > 1 })
+}
+
+// openWrapping tries the token without its AES-GCM.
+func (t *trying) openWrapping(ctx context.Context) error {
+	spoken := t.Dialects
+	t.cfg.Dialect = dialect.KeyWrap
+	err := t.open(ctx)
+	t.Dialects = spoken
+	if t.Wrapping != "" {
+		t.Dialect = dialect.KeyWrap
+	}
+	return err
 }
 
 func (t *trying) try(ctx context.Context, p *running, name string) error {
@@ -214,14 +243,14 @@ func lack(ctx context.Context, words *string, err error) error {
 // keys tries the names of keys, and data objects.
 func (t *trying) keys(ctx context.Context, p *running) error {
 	if t.Wrapping != "" {
-		t.NoCustodyHSM = "the token lacks CKM_AES_GCM"
+		t.NoCustodyHSM = "the token lacks CKM_AES_GCM, or refuses it"
 	} else if err := lack(ctx, &t.NoCustodyHSM, t.try(ctx, p, wire.TryLabel)); err != nil {
 		return err
 	}
 	if err := lack(ctx, &t.NoLongID, t.try(ctx, p, wire.TryID)); err != nil {
 		return err
 	}
-	label, value := []byte(t.cfg.MasterKeyLabel), []byte("trial")
+	label, value := []byte(wire.TrialLabel(t.cfg.MasterKeyLabel)), []byte("trial") // as long as those of data objects
 	nothing := func([][]byte) error { return nil }
 	err := p.opening(ctx, wire.CreateData, nil, nothing, label, value)
 	if err == nil {

@@ -3,8 +3,10 @@ package hsm_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
+	"holdfast/hsm/wire"
 )
 
 // behaviour is how a vendor's module or HSM behaves, by its documents or its users' reports: see the
@@ -38,6 +41,8 @@ type behaviour struct {
 	seldom bool
 	// noKeys are words of the error with which the token makes no other keys.
 	noKeys string
+	// noData are words of the error with which it makes no data objects.
+	noData string
 	// keyThere says that it is served nevertheless where the master key is there already.
 	keyThere bool
 	// all says that the second member of a cluster is of the same vendor.
@@ -76,6 +81,10 @@ func allows(l hsmtest.Sessions, delay time.Duration) func(*hsmtest.Shim) {
 		s.LimitSessions(l)
 		s.SetDelay(delay)
 	}
+}
+
+func names(label, id int, silently bool) func(*hsmtest.Shim) {
+	return func(s *hsmtest.Shim) { s.LimitNames(label, id, silently) }
 }
 
 func neighbours(code uint) func(*hsmtest.Shim) {
@@ -135,6 +144,8 @@ var behaviours = []behaviour{
 	{name: "KEY_WRAP_PAD by C_Encrypt", before: wrapsKeys(pkcs11.CKM_AES_KEY_WRAP_PAD, true), noKeys: noGCM, all: true},
 	{name: "neither AES-GCM nor key wrapping", before: wrapsKeys(0, false), refused: "the token lacks a mechanism that is needed: it has neither CKM_AES_GCM (0x1087), nor for wrapping keys CKM_AES_KEY_WRAP_KWP (0x210B) or CKM_AES_KEY_WRAP_PAD (0x210A)"},
 	{name: "AES-GCM that is listed and refused", before: fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), refused: "C_EncryptInit: CKR_MECHANISM_INVALID: the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087)"},
+	{name: "AES-GCM that is listed and refused, set to wrap keys", before: fail("C_EncryptInit", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), dialect: "key-wrap", noKeys: `hsm.dialect is "key-wrap", without CKM_AES_GCM, so a key cannot be of custody hsm; create it with custody cached`, all: true},
+	{name: "set to wrap keys, which it does not", before: (*hsmtest.Shim).WithoutKeyWrap, dialect: "key-wrap", refused: `hsm.dialect is "key-wrap", and it does not wrap keys by CKM_AES_KEY_WRAP_KWP (0x210B)`, all: true},
 	{name: "no C_GetMechanismInfo", before: fail("C_GetMechanismInfo", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, hsmtest.Always)},
 	{name: "no AES keys", before: fail("C_GenerateKey", pkcs11.CKR_MECHANISM_INVALID, hsmtest.Always), refused: "C_GenerateKey: CKR_MECHANISM_INVALID: the HSM does not make AES keys"},
 
@@ -162,11 +173,14 @@ var behaviours = []behaviour{
 	{name: "one object a C_FindObjects", before: func(s *hsmtest.Shim) { s.FindOne() }},
 	{name: "objects that show late", before: func(s *hsmtest.Shim) { s.HideObjects(2) }},
 	{name: "objects that go and come back", then: func(s *hsmtest.Shim) { s.Vanish() }, ends: restore, words: lost},
-	{name: "labels of at most 32 bytes", before: func(s *hsmtest.Shim) { s.LimitNames(32, 0, false) }, noKeys: "its label has 74 bytes, and some HSMs take at most 32; this HSM cannot have keys of custody hsm: use custody cached"},
-	{name: "labels cut to 32 bytes", before: func(s *hsmtest.Shim) { s.LimitNames(32, 0, true) }, noKeys: "the HSM has changed its label of 74 bytes to"},
-	{name: "labels cut to 14 bytes", before: func(s *hsmtest.Shim) { s.LimitNames(14, 0, true) }, refused: "the HSM has changed its label of 15 bytes to \"holdfast-maste\", by which it is not found again; set hsm.master_key_label to a shorter one", keyThere: true},
-	{name: "labels cut to 8 bytes", before: func(s *hsmtest.Shim) { s.LimitNames(8, 0, true) }, refused: "the HSM has changed its label of 1"},
-	{name: "CKA_ID of at most 2 bytes", before: func(s *hsmtest.Shim) { s.LimitNames(0, 2, false) }},
+	{name: "labels of at most 32 bytes", before: names(32, 0, false)},
+	{name: "labels cut to 32 bytes", before: names(32, 0, true)},
+	{name: "labels of at most 31 bytes", before: names(31, 0, false)},
+	{name: "labels of at most 16 bytes", before: names(16, 0, false), noKeys: "its label has 31 bytes, and this HSM may take fewer; keys of custody hsm need labels of 31 bytes: use custody cached", noData: "its label has 31 bytes, and this HSM may take fewer"},
+	{name: "labels cut to 16 bytes", before: names(16, 0, true), noKeys: "the HSM has changed its label of 31 bytes to", noData: "the HSM has changed its label of 31 bytes to"},
+	{name: "labels cut to 14 bytes", before: names(14, 0, true), refused: "the HSM has changed its label of 15 bytes to \"holdfast-maste\", by which it is not found again; set hsm.master_key_label to a shorter one", keyThere: true},
+	{name: "labels cut to 8 bytes", before: names(8, 0, true), refused: "the HSM has changed its label of 1"},
+	{name: "CKA_ID of at most 2 bytes", before: names(0, 2, false)},
 
 	// A library that must be initialized anew.
 	{name: "stale, a vendor's code", then: stale(hsmtest.Stale{Code: vendorCK}), words: "CKR_VENDOR_DEFINED 0x80000384"},
@@ -311,13 +325,53 @@ func (b *behaviour) serves(t *testing.T, token *hsm.Token) {
 		t.Errorf("probe: %v", err)
 	}
 	b.servesKeys(t, ctx, token)
+	b.servesData(t, ctx, token)
+}
+
+// servesData has the token make data objects, list and remove them, or refuse that and leave nothing.
+func (b *behaviour) servesData(t *testing.T, ctx context.Context, token *hsm.Token) {
+	t.Helper()
+	first := hsm.DataObject{Label: newLabel("holdfast-installation-"), Value: []byte("{}")}
+	second := hsm.DataObject{Label: newLabel("holdfast-installation-"), Value: []byte("{}")}
+	for _, o := range []hsm.DataObject{first, second} {
+		err := token.CreateDataObject(ctx, o, hsm.ReachAny)
+		if b.noData != "" {
+			if said(t, err, b.noData); !errors.Is(err, hsm.ErrNoDataObjects) {
+				t.Errorf("a data object: %v", err)
+			}
+		} else if err != nil {
+			t.Errorf("a data object: %v", err)
+		}
+	}
+	list, err := token.DataObjects(ctx, hsm.ReachAny)
+	want := []string{first.Label, second.Label}
+	slices.Sort(want)
+	if b.noData != "" {
+		want = nil
+	}
+	var got []string
+	for _, o := range list {
+		got = append(got, o.Label)
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("data objects %q: %v, want %q", got, err, want)
+	}
+	for _, o := range list {
+		if err := token.DestroyDataObject(ctx, o); err != nil {
+			t.Errorf("remove a data object: %v", err)
+		}
+	}
+}
+
+// newLabel gives a label as long as those that Holdfast makes.
+func newLabel(begins string) string {
+	return begins + strings.ToLower(rand.Text())[:wire.LongLabel-len(begins)]
 }
 
 // servesKeys has the token make a key and use it, or refuse that.
 func (b *behaviour) servesKeys(t *testing.T, ctx context.Context, token *hsm.Token) {
 	t.Helper()
-	// As long as the labels of external keys are.
-	label := "holdfast-" + strings.Repeat("0123456789abcdef", 2) + "-" + strings.Repeat("fedcba9876543210", 2)
+	label := newLabel("holdfast-01234567-") // as those of external keys are
 	err := token.GenerateKey(ctx, label)
 	if b.noKeys != "" {
 		said(t, err, b.noKeys)
@@ -489,4 +543,101 @@ func once(c *hsm.Cluster, secret []byte) error {
 		err = fmt.Errorf("got %q", got)
 	}
 	return err
+}
+
+// TestMembersOfTwoDialects: two tokens of one cluster, of other models or firmware, each with its own
+// dialect and limit of sessions. What one wraps the other unwraps.
+func TestMembersOfTwoDialects(t *testing.T) {
+	kinds := []struct {
+		speaks  hsmtest.Dialect
+		dialect string
+	}{{hsmtest.Luna, "luna-fips"}, {hsmtest.Luna793, "luna-fips"}, {hsmtest.Standard, "standard"}, {hsmtest.PTK70, "protectserver-7.0-fips"}, {hsmtest.PTK71, "protectserver-fips"}, {hsmtest.CloudHSM, "cloudhsm"}}
+	for i, first := range kinds {
+		second := kinds[(i+1)%len(kinds)]
+		t.Run(fmt.Sprintf("%s and %s", first.dialect, second.dialect), func(t *testing.T) {
+			configs, shims := hsmtest.NewPair(t)
+			for n, kind := range []struct {
+				speaks  hsmtest.Dialect
+				dialect string
+			}{first, second} {
+				shims[n].SetDialect(kind.speaks)
+				configs[n] = vendorConfig(configs[n], &behaviour{dialect: kind.dialect, sessions: 2 + n})
+			}
+			c, err := hsm.OpenCluster(ctx, configs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			for n, m := range c.Members() {
+				if info, err := m.Info(ctx); err != nil || info.Dialect != configs[n].Dialect || info.MaxSessions != 2+n {
+					t.Errorf("member %d: dialect %q, %d sessions, %v", n, info.Dialect, info.MaxSessions, err)
+				}
+			}
+			blob, err := c.Wrap(ctx, []byte("of the first"), vendorAAD)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, shim := range shims { // the other one unwraps what this one has wrapped
+				shim.Cut()
+				unwrap := func() error {
+					_, err := c.Unwrap(ctx, blob, vendorAAD)
+					return err
+				}
+				eventuallyWithin(t, vendorBack, unwrap)
+				if blob, err = c.Wrap(ctx, []byte("of the second"), vendorAAD); err != nil {
+					t.Fatal(err)
+				}
+				shim.Restore()
+				eventuallyWithin(t, vendorBack, func() error { return c.Members()[n].Probe(ctx) })
+			}
+		})
+	}
+}
+
+// TestMembersOfTwoWays: a token that wraps keys and one that has AES-GCM are no cluster, and what to
+// do is said; set to wrap keys, they are.
+func TestMembersOfTwoWays(t *testing.T) {
+	const words = "all tokens with one master key must have AES-GCM, or all must wrap keys"
+	for _, without := range []int{0, 1} {
+		t.Run(fmt.Sprint(without), func(t *testing.T) {
+			configs, shims := hsmtest.NewPair(t)
+			shims[without].WithoutGCM(hsmtest.KeyWrap{Mechanism: pkcs11.CKM_AES_KEY_WRAP_PAD})
+			for i := range configs {
+				configs[i] = vendorConfig(configs[i], &behaviour{})
+			}
+			c, err := hsm.OpenCluster(ctx, configs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "one of them says why it is not there", func() bool {
+				for _, m := range c.Members() {
+					if err := m.Probe(t.Context()); err != nil && strings.Contains(err.Error(), words) {
+						return true
+					}
+				}
+				return false
+			})
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			for i := range configs {
+				configs[i].Dialect = "key-wrap"
+			}
+			if c, err = hsm.OpenCluster(ctx, configs); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range c.Members() {
+				if err := m.Probe(ctx); err != nil {
+					t.Errorf("set to wrap keys: %v", err)
+				}
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

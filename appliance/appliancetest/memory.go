@@ -42,7 +42,7 @@ type Memory struct {
 func NewMemory() *Memory {
 	m := &Memory{keys: map[string][]byte{}, data: map[string][]byte{}, calls: map[string]int{}}
 	m.info = hsm.Info{Label: hex.EncodeToString(randomBytes(8)), Manufacturer: "Holdfast", Model: "in memory", Serial: hex.EncodeToString(randomBytes(8)),
-		Firmware: "1.0", Hardware: "1.0", FreeSessions: -1}
+		Firmware: "1.0", Hardware: "1.0", FreeSessions: -1, Dialect: "standard", MaxSessions: 16}
 	return m
 }
 

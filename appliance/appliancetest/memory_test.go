@@ -224,7 +224,7 @@ func ownKeys(t *testing.T, d device) {
 
 func facts(t *testing.T, d device) {
 	info, err := open(t, d).Info(t.Context())
-	if err != nil || info.Label == "" || info.Serial == "" || info.Manufacturer == "" || info.Model == "" || info.Firmware == "" || info.Hardware == "" || info.FreeSessions != -1 {
+	if err != nil || info.Label == "" || info.Serial == "" || info.Manufacturer == "" || info.Model == "" || info.Firmware == "" || info.Hardware == "" || info.FreeSessions != -1 || info.Dialect != "standard" || info.MaxSessions != hsm.DefaultMaxSessions {
 		t.Errorf("%+v: %v", info, err)
 	}
 }

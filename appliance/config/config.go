@@ -208,17 +208,21 @@ type Member struct {
 	Module      string `toml:"module"`
 	TokenLabel  string `toml:"token_label"`
 	TokenSerial string `toml:"token_serial"`
-	// Process is as in [HSM]; what is not set is as there.
+	// MaxSessions and Dialect are as in [HSM], for a token of another model or firmware; the
+	// same if they are not set.
+	MaxSessions int    `toml:"max_sessions" default:"that of hsm.max_sessions"`
+	Dialect     string `toml:"dialect" default:"that of hsm.dialect"`
+	// Process is as in [HSM]. What is not set is as there.
 	Process Process `toml:"process"`
 }
 
-// Tokens are all that are named, the first one first, each with its module and process.
+// Tokens are all that are named, the first one first, each with all its settings.
 func (h HSM) Tokens() []Member {
-	all := []Member{{h.Module, h.TokenLabel, h.TokenSerial, h.Process}}
+	all := []Member{{Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, MaxSessions: h.MaxSessions, Dialect: h.Dialect, Process: h.Process}}
 	for _, m := range h.Members {
-		if m.Module == "" {
-			m.Module = h.Module
-		}
+		m.Module = cmp.Or(m.Module, h.Module)
+		m.MaxSessions = cmp.Or(m.MaxSessions, h.MaxSessions)
+		m.Dialect = cmp.Or(m.Dialect, h.Dialect)
 		m.Process = m.Process.or(h.Process)
 		all = append(all, m)
 	}
@@ -639,6 +643,8 @@ type statement struct {
 	line int
 	// alone is the statement as a document of its own.
 	alone string
+	// inner are the keys of tables within the line.
+	inner []string
 }
 
 // replaced says what stands in the place of keys of before, by their section and name.
@@ -701,9 +707,9 @@ func (ck *checker) refuses(s statement, part *Config) bool {
 	if ck.refuse == nil {
 		return false
 	}
-	keys := []string{s.key}
+	keys := append([]string{s.key}, s.inner...)
 	for _, key := range set(reflect.ValueOf(part).Elem(), "") {
-		if key != s.key {
+		if !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
 	}
@@ -758,13 +764,32 @@ func (ck *checker) split(text []byte) ([]statement, error) {
 				header = "[" + strings.TrimSpace(header) + "]\n"
 			}
 			ck.lines[key] = line
-			statements = append(statements, statement{key, line, header})
+			statements = append(statements, statement{key, line, header, nil})
 		case unstable.KeyValue:
 			ck.lines[table+key] = line
-			statements = append(statements, statement{table + key, line, header + string(p.Raw(node.Raw)) + "\n"})
+			inner := inline(node.Value(), table+key)
+			for _, key := range inner {
+				ck.lines[key] = line
+			}
+			statements = append(statements, statement{table + key, line, header + string(p.Raw(node.Raw)) + "\n", inner})
 		}
 	}
 	return statements, p.Error()
+}
+
+// inline gives the keys within a value that is a table, whatever their values are.
+func inline(value *unstable.Node, table string) (keys []string) {
+	if value.Kind != unstable.InlineTable {
+		return nil
+	}
+	for it := value.Children(); it.Next(); {
+		key := table
+		for parts := it.Node().Key(); parts.Next(); {
+			key += "." + string(parts.Node().Data)
+		}
+		keys = append(append(keys, key), inline(it.Node().Value(), key)...)
+	}
+	return keys
 }
 
 // goType is how the decoder names the place of a wrong type, in terms of Go.
@@ -989,6 +1014,8 @@ func (ck *checker) checkHSM(h *HSM) {
 		ck.checkPath("hsm.members.module", m.Module)
 		ck.checkProcess("hsm.members.process.", m.Process)
 		ck.checkUnit("hsm.members.process.", m.Process.or(h.Process))
+		ck.checkNotNegative("hsm.members.max_sessions", m.MaxSessions)
+		ck.checkDialect("hsm.members.dialect", m.Dialect)
 		if (m.TokenLabel == "") == (m.TokenSerial == "") {
 			ck.at("hsm.members", "each needs token_label or token_serial, and not both")
 		}
@@ -1010,10 +1037,29 @@ func (ck *checker) checkHSM(h *HSM) {
 	ck.checkProcess("hsm.process.", h.Process)
 	ck.checkUnit("hsm.process.", h.Process)
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
-	if _, ok := dialect.Of(h.Dialect); !ok {
-		ck.at("hsm.dialect", "%q is none of %s", h.Dialect, strings.Join(dialect.Names(), ", "))
-	}
+	ck.checkDialect("hsm.dialect", h.Dialect)
+	ck.checkWays(h)
 	ck.checkSpan("hsm.lease", h.Lease, time.Second, 24*time.Hour)
+}
+
+func (ck *checker) checkDialect(key, name string) {
+	if _, ok := dialect.Of(name); !ok {
+		ck.at(key, "%q is none of %s", name, strings.Join(dialect.Names(), ", "))
+	}
+}
+
+// checkWays: what one token wraps the others must unwrap.
+func (ck *checker) checkWays(h *HSM) {
+	wraps := 0
+	tokens := h.Tokens()
+	for _, t := range tokens {
+		if t.Dialect == dialect.KeyWrap {
+			wraps++
+		}
+	}
+	if wraps > 0 && wraps < len(tokens) {
+		ck.at("hsm.members", "%d of %d tokens have dialect %q, and what one token wraps the others must unwrap: set it for all of them or for none", wraps, len(tokens), dialect.KeyWrap)
+	}
 }
 
 // leastMemoryMiB is the smallest bound under which a module's process works.

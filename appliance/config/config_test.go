@@ -177,7 +177,10 @@ func TestMembers(t *testing.T) {
 		"[[hsm.members]]\ntoken_label = \"b\"\ntoken_serial = \"7\"\n": "and not both",
 		"[[hsm.members]]\ntoken_label = \"b\"\nmodule = \"n.so\"\n":    "is not an absolute path",
 		"[[hsm.members]]\ntoken_label = \"b\"\npin = \"1\"\n":          "f:6: unknown key hsm.members.pin",
-		"dialect = \"luna\"\n":   "f:4: hsm.dialect: \"luna\" is none of standard, luna-fips, protectserver-fips, protectserver-7.0-fips, cloudhsm",
+		"dialect = \"luna\"\n": "f:4: hsm.dialect: \"luna\" is none of standard, luna-fips, protectserver-fips, protectserver-7.0-fips, cloudhsm, key-wrap",
+		"[[hsm.members]]\ntoken_label = \"b\"\ndialect = \"luna\"\n":     "f:6: hsm.members.dialect: \"luna\" is none of standard",
+		"[[hsm.members]]\ntoken_label = \"b\"\nmax_sessions = -1\n":      "f:6: hsm.members.max_sessions: -1 is negative",
+		"[[hsm.members]]\ntoken_label = \"b\"\ndialect = \"key-wrap\"\n": "f:4: hsm.members: 1 of 2 tokens have dialect \"key-wrap\", and what one token wraps the others must unwrap: set it for all of them or for none",
 		"iv_from_token = true\n": "f:4: unknown key hsm.iv_from_token: set hsm.dialect = \"cloudhsm\" where it was true",
 	} {
 		if _, _, err := config.Parse("f", []byte(first+text)); err == nil || !strings.Contains(err.Error(), want) {
@@ -216,6 +219,49 @@ func TestProcess(t *testing.T) {
 		if _, _, err := config.Parse("f", []byte(hsm+text)); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: want %s, got %v", text, want, err)
 		}
+	}
+}
+
+// TestTokens: each token has its own settings, and those of [hsm] where it says nothing.
+func TestTokens(t *testing.T) {
+	c, _, err := config.Parse("f", []byte(`[hsm]
+module = "/m.so"
+token_label = "a"
+dialect = "luna-fips"
+max_sessions = 4
+[hsm.process]
+read = ["/r"]
+write = ["/w"]
+ports = [1792]
+require_landlock = true
+[[hsm.members]]
+token_label = "b"
+[[hsm.members]]
+module = "/n.so"
+token_label = "c"
+dialect = "standard"
+max_sessions = 9
+process = { ports = [2323], memory_mib = 256 }
+[[hsm.members]]
+token_label = "d"
+process = { unit = true, addresses = [] }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := config.Process{Read: []string{"/r"}, Write: []string{"/w"}, Ports: []int{1792}, Landlock: true}
+	third := all
+	third.Ports, third.MemoryMiB = []int{2323}, 256
+	fourth := all
+	fourth.Unit, fourth.Addresses = true, []string{}
+	want := []config.Member{
+		{Module: "/m.so", TokenLabel: "a", Dialect: "luna-fips", MaxSessions: 4, Process: all},
+		{Module: "/m.so", TokenLabel: "b", Dialect: "luna-fips", MaxSessions: 4, Process: all},
+		{Module: "/n.so", TokenLabel: "c", Dialect: "standard", MaxSessions: 9, Process: third},
+		{Module: "/m.so", TokenLabel: "d", Dialect: "luna-fips", MaxSessions: 4, Process: fourth},
+	}
+	if got := c.HSM.Tokens(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v, want\n%+v", got, want)
 	}
 }
 

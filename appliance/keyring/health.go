@@ -22,6 +22,6 @@ type watched struct{ Prober }
 func (w watched) Info(ctx context.Context) (appliance.TokenInfo, error) {
 	info, err := w.Prober.Info(ctx)
 	return appliance.TokenInfo{Label: info.Label, Manufacturer: info.Manufacturer, Model: info.Model, Serial: info.Serial, Firmware: info.Firmware, Hardware: info.Hardware,
-		FreeSessions: info.FreeSessions,
-		Process:      appliance.ModuleProcess{PID: info.Process.PID, MemoryBytes: info.Process.MemoryBytes, Starts: info.Process.Starts, Confined: info.Process.Confined}}, err
+		FreeSessions: info.FreeSessions, Dialect: info.Dialect, MaxSessions: info.MaxSessions,
+		Process: appliance.ModuleProcess{PID: info.Process.PID, MemoryBytes: info.Process.MemoryBytes, Starts: info.Process.Starts, Confined: info.Process.Confined}}, err
 }

@@ -16,7 +16,7 @@ import (
 
 // TestKeyThatTheHSMDoesNotMake: the administrator reads what the HSM said, and what to do.
 func TestKeyThatTheHSMDoesNotMake(t *testing.T) {
-	const label = "holdfast-0123456789abcdef0123456789abcdef-0123456789abcdef0123456789abcdef"
+	const label = "holdfast-01234567-abcdefghijklm"
 	for name, tt := range map[string]struct {
 		set  func(*hsmtest.Shim)
 		want string
@@ -25,7 +25,7 @@ func TestKeyThatTheHSMDoesNotMake(t *testing.T) {
 			s.Fail("C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, 1)
 			s.Fail("C_CreateObject", pkcs11.CKR_DEVICE_MEMORY, 1)
 		}, ": CKR_DEVICE_MEMORY"},
-		"a limit of labels": {func(s *hsmtest.Shim) { s.LimitNames(32, 0, false) }, "CKR_ATTRIBUTE_VALUE_INVALID: its label has 74 bytes"},
+		"a limit of labels": {func(s *hsmtest.Shim) { s.LimitNames(16, 0, false) }, "CKR_ATTRIBUTE_VALUE_INVALID: its label has 31 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, shim := hsmtest.NewBehindShim(t)

@@ -2,39 +2,45 @@ package keyring
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"regexp"
 	"slices"
+	"strings"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/hsm"
 )
 
-// tokenObjectPrefix begins the label of each external key in HSM custody. The ID of
-// the installation follows, and the object's own.
-const tokenObjectPrefix = "holdfast-key-"
+// tokenObjects are the forms of the labels of external keys in HSM custody, the newest
+// first. What is in parentheses is of the installation: how its ID begins, or all of it, or
+// nothing. Keys keep the labels that they were made with.
+var tokenObjects = []*regexp.Regexp{
+	regexp.MustCompile("^holdfast-([0-9a-f]{8})-[a-z2-7]{13}$"),
+	regexp.MustCompile("^holdfast-key-([0-9a-f]{32})-[0-9a-f]{32}$"),
+	regexp.MustCompile("^holdfast-key-()[0-9a-f]{32}$"),
+}
 
-// The forms of those labels, and what labels of before this form had: no installation.
-var (
-	tokenObject        = regexp.MustCompile("^" + tokenObjectPrefix + "([0-9a-f]{32})-[0-9a-f]{32}$")
-	earlierTokenObject = regexp.MustCompile("^" + tokenObjectPrefix + "[0-9a-f]{32}$")
-)
+// ofInstallation says how the ID of the installation begins for which a label was made;
+// false if it is no label of an external key.
+func ofInstallation(label string) (begins string, ok bool) {
+	for _, form := range tokenObjects {
+		if parts := form.FindStringSubmatch(label); parts != nil {
+			return parts[1], true
+		}
+	}
+	return "", false
+}
+
+// installationBytes is how much of an installation's ID is in a label: enough to tell
+// installations apart that share an HSM.
+const installationBytes = 8
 
 // NewTokenObject implements [appliance.Keyring].
 func (k *Keyring) NewTokenObject() string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return tokenObjectPrefix + k.installation + "-" + randomID()
-}
-
-// randomID gives 32 random hexadecimal digits.
-func randomID() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return hex.EncodeToString(id[:])
+	return appliance.NewTokenLabel("holdfast-" + k.installation[:min(installationBytes, len(k.installation))] + "-")
 }
 
 // DestroyTokenObject implements [appliance.Keyring]. A label of before labels named
@@ -43,14 +49,14 @@ func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
 	k.mu.RLock()
 	installation := k.installation
 	k.mu.RUnlock()
-	parts := tokenObject.FindStringSubmatch(label)
+	begins, ok := ofInstallation(label)
 	switch {
-	case parts == nil && !earlierTokenObject.MatchString(label):
+	case !ok:
 		return fault.Errorf(fault.Invalid, "the key object %.60q is not destroyed: it is not one that Holdfast makes for an external key", label)
 	case installation == "":
 		return errLocked()
-	case parts != nil && parts[1] != installation:
-		return fault.Errorf(fault.Invalid, "the key object %q is not destroyed: it is of installation %s, and this is %s", label, parts[1], installation)
+	case !strings.HasPrefix(installation, begins):
+		return fault.Errorf(fault.Invalid, "the key object %q is not destroyed: it is of an installation whose ID begins with %s, and this is %s", label, begins, installation)
 	}
 	err := k.token.DestroyKey(ctx, label)
 	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
@@ -102,5 +108,5 @@ func (k *Keyring) KeyObjects(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, tokenError(err, "list the keys in the token")
 	}
-	return slices.DeleteFunc(labels, func(l string) bool { return !tokenObject.MatchString(l) && !earlierTokenObject.MatchString(l) }), nil
+	return slices.DeleteFunc(labels, func(l string) bool { _, ok := ofInstallation(l); return !ok }), nil
 }

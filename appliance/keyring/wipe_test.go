@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"holdfast/appliance/keyring"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
+	"holdfast/hsm/wire"
 )
 
 var custodies = []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM}
@@ -251,8 +253,10 @@ func TestDestroyTokenObjectForm(t *testing.T) {
 	defer func() { _ = token.Close() }()
 	k, _ := newRing(t, token)
 	good := k.NewTokenObject()
-	for _, label := range []string{"holdfast-master", "holdfast-probe", "payroll", "holdfast-key-", "holdfast-key-1", good + "0", good[:len(good)-1], "x" + good, good + "\n", strings.ToUpper(good),
-		good[:len(good)-1] + "g"} {
+	long := "holdfast-key-" + installation + "-" + strings.Repeat("5f", 16) // as labels were
+	for _, label := range []string{"holdfast-master", "holdfast-probe", "payroll", "holdfast-key-", "holdfast-key-1", good + "a", good[:len(good)-1], "x" + good, good + "\n", strings.ToUpper(good),
+		good[:len(good)-1] + "1", appliance.NewTokenLabel("holdfast-" + strings.Repeat("f", 8) + "-"), strings.Replace(long, installation, strings.Repeat("f", 32), 1), long + "0", strings.ToUpper(long),
+		appliance.NewTokenLabel("holdfast-position-"), appliance.NewTokenLabel("holdfast-installation-")} {
 		if len(label) > 16 {
 			if err := token.GenerateKey(ctx, label); err != nil {
 				t.Fatal(err)
@@ -263,6 +267,70 @@ func TestDestroyTokenObjectForm(t *testing.T) {
 	wantCode(t, "nothing", k.DestroyTokenObject(ctx, ""), fault.Invalid)
 	if err := k.DestroyTokenObject(ctx, good); err != nil {
 		t.Errorf("there is none: %v", err)
+	}
+	before, err := k.KeyObjects(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, label := range []string{good, long, "holdfast-key-" + strings.Repeat("5f", 16)} {
+		if err := token.GenerateKey(ctx, label); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := k.KeyObjects(ctx); err != nil || len(got) != len(before)+1 || !slices.Contains(got, label) {
+			t.Errorf("with %s there are %q, %v", label, got, err)
+		}
+		if err := k.DestroyTokenObject(ctx, label); err != nil {
+			t.Errorf("%s: %v", label, err)
+		}
+		if got, err := k.KeyObjects(ctx); err != nil || !slices.Equal(got, before) {
+			t.Errorf("there are %q, %v", got, err)
+		}
+	}
+}
+
+// TestLongTokenLabels: keys that an earlier release made keep their labels, and serve.
+func TestLongTokenLabels(t *testing.T) {
+	k, _ := newRing(t, openToken(t))
+	for n, label := range []string{"holdfast-key-" + installation + "-" + strings.Repeat("5f", 16), "holdfast-key-" + strings.Repeat("5f", 16)} {
+		v := version(uint32(n+1), appliance.CustodyHSM)
+		if err := k.Generate(ctx, v, label); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := k.TokenObject(v); err != nil || got != label {
+			t.Errorf("the version names %q, %v", got, err)
+		}
+		u, err := k.Unlock(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		iv, ciphertext, tag, err := u.Encrypt(ctx, []byte("x"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := u.Decrypt(ctx, iv, ciphertext, tag, nil); err != nil || string(got) != "x" {
+			t.Errorf("%q: %q, %v", label, got, err)
+		}
+	}
+}
+
+// TestTokenLabels: no label is longer than what an HSM has been tried with, nor changed by a library
+// that knows no case, and each is another.
+func TestTokenLabels(t *testing.T) {
+	if appliance.MaxTokenLabel != wire.LongLabel {
+		t.Errorf("labels of %d bytes are tried, and those of %d made", wire.LongLabel, appliance.MaxTokenLabel)
+	}
+	k, _ := newRing(t, openToken(t))
+	seen := map[string]bool{}
+	for range 100 {
+		for _, label := range []string{k.NewTokenObject(), appliance.NewTokenLabel("holdfast-installation-"), appliance.NewTokenLabel("holdfast-position-")} {
+			if len(label) != wire.LongLabel || label != strings.ToLower(label) || seen[label] {
+				t.Fatalf("label %q of %d bytes; seen: %t", label, len(label), seen[label])
+			}
+			seen[label] = true
+		}
+	}
+	if label := k.NewTokenObject(); !strings.HasPrefix(label, "holdfast-"+installation[:8]+"-") {
+		t.Errorf("%s does not name installation %s", label, installation)
 	}
 }
 

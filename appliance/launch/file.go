@@ -102,6 +102,7 @@ func (f *File) read(d *document, wrong func(key, message string)) {
 		wrong("owner.seal_key", err.Error()+"; put what is in the file .pub of holdfast policy key --seal between three quotes")
 	}
 	f.readModules(&d.HSM, wrong)
+	readPorts(&d.HSM, wrong)
 	for _, s := range settings {
 		if value := at(&d.Config, s.Key); s.Certificates && value.String() != "" {
 			if err := checkCertificates(value.String()); err != nil {
@@ -137,6 +138,20 @@ func (f *File) readModules(h *config.HSM, wrong func(key, message string)) {
 	}
 	if h.Module == "" {
 		h.Module = stands + "missing"
+	}
+}
+
+// readPorts refuses an empty list: in the configuration it stands for all ports, which the image may
+// have closed.
+func readPorts(h *config.HSM, wrong func(key, message string)) {
+	look := func(key string, p config.Process) {
+		if p.Ports != nil && len(p.Ports) == 0 {
+			wrong(key, "it is empty, which would open all TCP ports to the module; name those of the HSM, or leave it out")
+		}
+	}
+	look("hsm.process.ports", h.Process)
+	for _, m := range h.Members {
+		look("hsm.members.process.ports", m.Process)
 	}
 }
 

@@ -187,7 +187,7 @@ func TestTemplate(t *testing.T) {
 			t.Errorf("%s is set, and no sentence says so:\n%s", s.Key, sentences)
 		}
 	}
-	for _, want := range []string{"hsm.module is libpkcs11.so. ", "hsm.members 1 is the token holdfast-b of libpkcs11.so.", "xks.client_ca has the certificate of CN=An authority. "} {
+	for _, want := range []string{"hsm.module is libpkcs11.so. ", "hsm.members 1 is the token holdfast-b of libpkcs11.so, dialect standard, at most 16 sessions, TCP ports [1792], 1024 MiB.", "hsm.process.ports is ", "xks.client_ca has the certificate of CN=An authority. "} {
 		if !strings.Contains(sentences, want) {
 			t.Errorf("no %q in\n%s", want, sentences)
 		}
@@ -339,6 +339,67 @@ func TestApplyReplacesTheToken(t *testing.T) {
 	c, err := f.Apply("the launch file", of, nil)
 	if err != nil || c.HSM.TokenLabel != "" || c.HSM.TokenSerial != "1" || len(c.HSM.Members) != 0 || c.HSM.Lease != config.Duration(time.Minute) {
 		t.Errorf("%+v %v", c.HSM, err)
+	}
+}
+
+// TestProcessOfModules: a launch file names the ports of its HSMs and the memory of their modules, and
+// what files a module sees stays the image's, for each member.
+func TestProcessOfModules(t *testing.T) {
+	of := image(t)
+	ofImage := config.Process{Read: []string{"/etc/vendor"}, Write: []string{"/run/vendor"}, Ports: []int{1792}, Environment: []string{"VENDOR"}, MemoryMiB: 512, Landlock: true}
+	of.HSM.Process = ofImage
+	parse := func(text string) (*config.Config, error) {
+		f, err := launch.Parse("f", []byte(head(t)+text))
+		if err != nil {
+			return nil, err
+		}
+		return f.Apply("the launch file", of, nil)
+	}
+	c, err := parse(hsm + "dialect = \"luna-fips\"\nprocess = {ports = [2000, 2001]}\n[[hsm.members]]\ntoken_label = \"b\"\n" +
+		"[[hsm.members]]\ntoken_label = \"c\"\ndialect = \"standard\"\nmax_sessions = 3\n[hsm.members.process]\nports = [3000]\nmemory_mib = 2048\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, third := ofImage, ofImage
+	first.Ports = []int{2000, 2001}
+	third.Ports, third.MemoryMiB = []int{3000}, 2048
+	for i, want := range []config.Member{{TokenLabel: "ours", Dialect: "luna-fips", Process: first}, {TokenLabel: "b", Dialect: "luna-fips", Process: first}, {TokenLabel: "c", Dialect: "standard", MaxSessions: 3, Process: third}} {
+		want.Module = c.HSM.Module
+		if got := c.HSM.Tokens()[i]; !reflect.DeepEqual(got, want) {
+			t.Errorf("token %d is\n%+v, want\n%+v", i, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		hsm + "[hsm.process]\nports = []\n":                                             "f:18: hsm.process.ports: it is empty, which would open all TCP ports to the module; name those of the HSM",
+		hsm + "[[hsm.members]]\ntoken_label = \"b\"\nprocess = {ports = []}\n":          "hsm.members.process.ports: it is empty",
+		hsm + "[hsm.process]\nports = [0]\n":                                            "0 is no TCP port",
+		hsm + "[hsm.process]\nmemory_mib = 1\n":                                         "1 is too little for a module",
+		hsm + "[[hsm.members]]\ntoken_label = \"b\"\nprocess = {write = [\"/data\"]}\n": "hsm.members.process.write: it belongs to the image",
+		hsm + "[[hsm.members]]\ntoken_label = \"b\"\nprocess = {unit = false}\n":        "hsm.members.process.unit: it belongs to the image",
+		hsm + "[[hsm.members]]\ntoken_label = \"b\"\ndialect = \"luna\"\n":              "hsm.members.dialect: \"luna\" is none of",
+		hsm + "process = {ports = [1], require_landlock = false}\n":                     "hsm.process.require_landlock: it belongs to the image",
+	} {
+		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+	// The units of the image stay, with the addresses that the launch file names, or those of the image.
+	of.HSM.Process = config.Process{Unit: true, Addresses: []string{"10.0.0.0/8"}, Landlock: true}
+	for text, want := range map[string]string{
+		"process = {ports = [1]}\n":                                                      "10.0.0.0/8",
+		"process = {addresses = [\"10.0.4.7\"]}\n":                                       "10.0.4.7/32",
+		"process = {addresses = []}\n":                                                   "",
+		"[[hsm.members]]\ntoken_label = \"b\"\nprocess = {addresses = [\"10.0.5.7\"]}\n": "10.0.5.7/32",
+	} {
+		c, err := parse(hsm + text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		last := c.HSM.Tokens()[len(c.HSM.Tokens())-1].Process
+		if got := strings.Trim(fmt.Sprint(last.Networks()), "[]"); got != want || !last.Unit || !last.Landlock {
+			t.Errorf("%s: %+v, not %s", text, last, want)
+		}
 	}
 }
 

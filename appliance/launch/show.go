@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 var required = map[string]bool{"hsm.module": true, "hsm.token_label": true}
 
 // members are the options of one more token, which stand in a table of their own each.
-const members = "hsm.members."
+const members = "hsm.members"
 
 // keyHere stands where a key has to be put.
 const keyHere = "-----BEGIN PUBLIC KEY-----\n(put the owner's public key here)\n-----END PUBLIC KEY-----\n"
@@ -44,9 +43,12 @@ func Template(policyKey, sealKey string) string {
 		}
 		if of := s.Key[:dot]; of != table {
 			table = of
-			if strings.HasPrefix(s.Key, members) {
+			switch {
+			case of == members:
 				fmt.Fprintf(&b, "\n# [[%s]]\n", of)
-			} else {
+			case strings.HasPrefix(of, members):
+				fmt.Fprintf(&b, "\n# [%s]\n", of)
+			default:
 				fmt.Fprintf(&b, "\n[%s]\n", of)
 			}
 		}
@@ -83,10 +85,28 @@ func (f *File) Sentences() []string {
 			list = append(list, fmt.Sprintf("%s is %s. %s", o.Name, strings.TrimPrefix(o.Value, stands), s.Meaning))
 		}
 	}
-	for i, m := range f.part.HSM.Members {
-		list = append(list, fmt.Sprintf("hsm.members %d is the token %s%s of %s.", i+1, m.TokenLabel, m.TokenSerial, strings.TrimPrefix(cmp.Or(m.Module, f.part.HSM.Module), stands)))
+	for i, m := range f.part.HSM.Tokens()[1:] {
+		list = append(list, fmt.Sprintf("hsm.members %d is the token %s%s of %s%s.", i+1, m.TokenLabel, m.TokenSerial, strings.TrimPrefix(m.Module, stands), others(m)))
 	}
 	return list
+}
+
+// others says in words what else is set for a token.
+func others(m config.Member) string {
+	said := ""
+	if m.Dialect != "" {
+		said += ", dialect " + m.Dialect
+	}
+	if m.MaxSessions != 0 {
+		said += fmt.Sprintf(", at most %d sessions", m.MaxSessions)
+	}
+	if len(m.Process.Ports) > 0 {
+		said += fmt.Sprintf(", TCP ports %v", m.Process.Ports)
+	}
+	if m.Process.MemoryMiB != 0 {
+		said += fmt.Sprintf(", %d MiB", m.Process.MemoryMiB)
+	}
+	return said
 }
 
 // subjects names the certificates of a text that has been checked.

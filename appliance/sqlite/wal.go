@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/bits"
 	"os"
 	"path/filepath"
 
@@ -130,11 +131,8 @@ func scanLog(r io.Reader, size int64) (*walLoss, error) {
 	if _, err := io.ReadFull(r, header); err != nil {
 		return nil, err
 	}
-	sum := checksum{order: binary.LittleEndian}
 	magic := binary.BigEndian.Uint32(header)
-	if magic&1 == 1 {
-		sum.order = binary.BigEndian
-	}
+	sum := checksum{big: magic&1 == 1}
 	sum.add(header[:24])
 	page := int64(binary.BigEndian.Uint32(header[8:]))
 	if magic&^1 != walMagic || !sum.is(header[24:]) || page < 512 || page > 65536 || page&(page-1) != 0 {
@@ -176,15 +174,21 @@ func scanLog(r io.Reader, size int64) (*walLoss, error) {
 
 // checksum is that of the log: it goes on from frame to frame.
 type checksum struct {
-	order  binary.ByteOrder
+	big    bool // in which order its words are
 	s0, s1 uint32
 }
 
 func (c *checksum) add(b []byte) {
+	s0, s1 := c.s0, c.s1
 	for ; len(b) >= 8; b = b[8:] {
-		c.s0 += c.order.Uint32(b) + c.s1
-		c.s1 += c.order.Uint32(b[4:]) + c.s0
+		first, second := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
+		if c.big {
+			first, second = bits.ReverseBytes32(first), bits.ReverseBytes32(second)
+		}
+		s0 += first + s1
+		s1 += second + s0
 	}
+	c.s0, c.s1 = s0, s1
 }
 
 func (c *checksum) is(stored []byte) bool {

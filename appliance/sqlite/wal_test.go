@@ -35,7 +35,9 @@ func newLogged(t *testing.T) *logged {
 	o := storetest.StateOptions()
 	o.Seal = true
 	storetest.Got(s.OpenState(ctx, o))(t)
-	storetest.Must(t, s.CreateKeyStore(ctx, storetest.KeyStore(1)))
+	for i := range 4 { // more than two changes of later
+		storetest.Must(t, s.CreateKeyStore(ctx, storetest.KeyStore(i+1)))
+	}
 	l.before = read("-wal")
 	storetest.Must(t, s.Close())
 	s = openSQLite(t, path)
@@ -75,8 +77,11 @@ func openLogged(t *testing.T, path string, o appliance.StateOptions) (keys int, 
 // begun again.
 func TestTornLog(t *testing.T) {
 	l := newLogged(t)
-	n := len(l.logs)
+	const n = 2 // after few changes there is an earlier log behind, and little to read each time
 	from, to := len(l.logs[n-2]), len(l.logs[n-1])
+	if len(l.before) < to {
+		t.Fatalf("the log of before has %d bytes, fewer than %d", len(l.before), to)
+	}
 	if to-from < 2*walFrame {
 		t.Fatalf("the last change has %d bytes", to-from)
 	}
@@ -85,7 +90,7 @@ func TestTornLog(t *testing.T) {
 		if sqlite.LogLoss(torn) {
 			t.Fatalf("cut off at %d of %d to %d: loss", at, from, to)
 		}
-		if len(l.before) > at && sqlite.LogLoss(append(bytes.Clone(torn), l.before[at:]...)) {
+		if sqlite.LogLoss(append(bytes.Clone(torn), l.before[at:]...)) {
 			t.Fatalf("torn at %d of %d to %d, over an earlier log: loss", at, from, to)
 		}
 		if (at-from)%997 == 0 {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -316,6 +317,9 @@ func notedObjects(t *testing.T, dir string) map[string]bool {
 	return noted
 }
 
+// externalKey matches the label of the object of an external key.
+var externalKey = regexp.MustCompile(`^holdfast-[0-9a-f]{8}-`)
+
 // keyObjects gives the labels of the objects in the token that are labelled as those of
 // external keys.
 func keyObjects(t *testing.T, dir string) []string {
@@ -358,7 +362,7 @@ func keyObjects(t *testing.T, dir string) []string {
 	var labels []string
 	for _, o := range objects {
 		label, err := m.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)})
-		if err == nil && strings.HasPrefix(string(label[0].Value), "holdfast-key-") {
+		if err == nil && externalKey.Match(label[0].Value) {
 			labels = append(labels, string(label[0].Value))
 		}
 	}

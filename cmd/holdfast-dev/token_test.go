@@ -30,6 +30,7 @@ lease = "7m"
 token_label = "second"
 [[hsm.members]]
 token_label = "third"
+max_sessions = 2
 `)
 	state := filepath.Join(dir, "dev")
 	p := start(t, state, "--config", file)
@@ -46,7 +47,10 @@ token_label = "third"
 	if s := status.LeaseSeconds; s < 6*60 || s > 7*60 {
 		t.Errorf("the lease has %d s left, and was set to 7m", s)
 	}
-	for _, h := range status.HSMs {
+	for i, h := range status.HSMs {
+		if want := []int{3, 3, 2}[i]; h.MaxSessions != want || h.Dialect != "standard" {
+			t.Errorf("%s has at most %d sessions, want %d, and dialect %q", h.Label, h.MaxSessions, want, h.Dialect)
+		}
 		if h.Error != "" {
 			t.Errorf("%s is not well: %s", h.Label, h.Error)
 		}

@@ -26,6 +26,9 @@ func showHSMs(w io.Writer, all []appliance.HSMHealth) {
 		if h.Error != "" {
 			cli.Row(w, "", h.Error)
 		}
+		if h.Dialect != "" {
+			cli.Row(w, "  used by", fmt.Sprintf("dialect %s, at most %d sessions", h.Dialect, h.MaxSessions))
+		}
 		if p := h.Process; p.PID != 0 {
 			cli.Row(w, "  module process", fmt.Sprintf("%d, %d MiB, number %d since the start", p.PID, p.MemoryBytes>>20, p.Starts))
 			cli.Row(w, "  confined", cmp.Or(p.Confined, "not at all"))

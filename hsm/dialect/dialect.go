@@ -15,10 +15,16 @@ type Dialect struct {
 	// Makes says that the token makes the IV: it comes behind the tag, or in the place of
 	// the one that was given.
 	Makes, Behind bool
+	// Wraps says that the token's AES-GCM is not used: it wraps keys.
+	Wraps bool
 }
 
-// Standard is the dialect of PKCS#11.
-const Standard = "standard"
+const (
+	// Standard is the dialect of PKCS#11.
+	Standard = "standard"
+	// KeyWrap is that of tokens without AES-GCM, and of those whose AES-GCM is not to be used.
+	KeyWrap = "key-wrap"
+)
 
 // All are the dialects. The document of each vendor is named in docs/hsms.md.
 var All = []Dialect{
@@ -27,6 +33,7 @@ var All = []Dialect{
 	{Name: "protectserver-fips", Tokens: "Thales ProtectServer 3 in FIPS mode, from ProtectToolkit 7.1", Given: 12, Makes: true},
 	{Name: "protectserver-7.0-fips", Tokens: "Thales ProtectServer 3 in FIPS mode, ProtectToolkit 7.0", Given: 12, Random: true, Makes: true, Behind: true},
 	{Name: "cloudhsm", Tokens: "AWS CloudHSM", Given: 12, Makes: true},
+	{Name: KeyWrap, Tokens: "tokens that wrap keys (RFC 5649), in the place of AES-GCM", Wraps: true},
 }
 
 // Of gives the dialect of a name; the standard one for none.
@@ -41,7 +48,7 @@ func Of(name string) (Dialect, bool) {
 
 // Alike says whether two dialects differ in name alone.
 func (d Dialect) Alike(other Dialect) bool {
-	return d.Given == other.Given && d.Random == other.Random && d.Makes == other.Makes && d.Behind == other.Behind
+	return d.Given == other.Given && d.Random == other.Random && d.Makes == other.Makes && d.Behind == other.Behind && d.Wraps == other.Wraps
 }
 
 // Names are those of all dialects, but for the names in without.

@@ -237,6 +237,9 @@ func (s *Shim) WithoutGCM(k KeyWrap) {
 	s.control.keyWrapEncrypts.Store(bit(k.Encrypts))
 }
 
+// WithoutKeyWrap has the token lack AES key wrapping with padding.
+func (s *Shim) WithoutKeyWrap() { s.control.keyWrap.Store(1) }
+
 // Sessions says how many sessions a token allows.
 type Sessions struct {
 	// Max is the limit: 16 with YubiHSM 2 (Yubico, "Sessions"; yubico-piv-tool#573), 1 with

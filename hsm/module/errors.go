@@ -42,7 +42,7 @@ var advice = []struct {
 	functions []string
 	text      string
 }{
-	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_EncryptInit", "C_DecryptInit"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087), or else CKM_AES_KEY_WRAP_KWP (0x210B): allow one in the HSM's policy"},
+	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_EncryptInit", "C_DecryptInit"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_GCM (0x1087), or else CKM_AES_KEY_WRAP_KWP (0x210B): allow one in the HSM's policy, and set hsm.dialect to \"key-wrap\" if it is not the first"},
 	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_WrapKey", "C_UnwrapKey"}, "the HSM lists a mechanism that it does not do with this key; Holdfast needs CKM_AES_KEY_WRAP_KWP (0x210B) where CKM_AES_GCM is missing: allow one in the HSM's policy"},
 	{pkcs11.CKR_MECHANISM_INVALID, []string{"C_GenerateKey"}, "the HSM does not make AES keys; allow CKM_AES_KEY_GEN (0x1080) in its policy"},
 	{pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, []string{"C_EncryptInit", "C_DecryptInit", "C_WrapKey", "C_UnwrapKey"}, "the HSM's policy does not permit this use of the key; allow encryption and decryption, or wrapping and unwrapping, to this user"},
@@ -108,6 +108,11 @@ func pinRefused(err error) bool {
 func unclear(err error) bool {
 	return codeIn(err, pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID, pkcs11.CKR_SIGNATURE_INVALID,
 		pkcs11.CKR_WRAPPED_KEY_INVALID, pkcs11.CKR_WRAPPED_KEY_LEN_RANGE, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED)
+}
+
+// gone: an object that a search has found is not there, or has no such attribute.
+func gone(err error) bool {
+	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
 }
 
 func ambiguous(label string, n int) error {

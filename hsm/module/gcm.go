@@ -68,7 +68,7 @@ func (t *token) part(out []byte, n int, given, back []byte) (sealed, error) {
 func (t *token) otherDialect(did string, fits func(dialect.Dialect) bool) error {
 	var names []string
 	for _, d := range dialect.All {
-		if fits(d) {
+		if fits(d) && !d.Wraps {
 			names = append(names, d.Name)
 		}
 	}
@@ -80,7 +80,7 @@ func (t *token) dialectRefused(err error) error {
 	if !codeIn(err, pkcs11.CKR_MECHANISM_PARAM_INVALID, pkcs11.CKR_ARGUMENTS_BAD) {
 		return err
 	}
-	return fmt.Errorf("%w: the token does not take the parameters of AES-GCM in the dialect %q; it may have to make the IV itself, as in FIPS mode: try hsm.dialect %s", err, t.dialect.Name, oneOf(dialect.Names(t.dialect.Name)))
+	return fmt.Errorf("%w: the token does not take the parameters of AES-GCM in the dialect %q; it may have to make the IV itself, as in FIPS mode: try hsm.dialect %s", err, t.dialect.Name, oneOf(dialect.Names(t.dialect.Name, dialect.KeyWrap)))
 }
 
 func oneOf(names []string) string {
@@ -99,7 +99,7 @@ func (t *token) decrypt(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, in seal
 		return t.unenvelop(h, key, in, aad)
 	}
 	if t.wrapping != nil {
-		return nil, fmt.Errorf("it was encrypted by AES-GCM in a token, and this one has %s", t.wrapping)
+		return nil, fmt.Errorf("it was encrypted by AES-GCM in a token, and this one has %s; %s", t.wrapping, oneWay)
 	}
 	params := pkcs11.NewGCMParams(in.iv, aad, tagBytes*8)
 	defer params.Free()

@@ -4,11 +4,11 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
-	"errors"
 	"fmt"
 
 	"github.com/miekg/pkcs11"
 
+	"holdfast/hsm/dialect"
 	"holdfast/hsm/wire"
 )
 
@@ -32,11 +32,16 @@ var wrappings = []wrapping{
 	{mechanism: pkcs11.CKM_AES_KEY_WRAP_PAD, name: "CKM_AES_KEY_WRAP_PAD"},
 }
 
+// oneWay says what to do where a secret was protected in the other way.
+const oneWay = "all tokens with one master key must have AES-GCM, or all must wrap keys: set hsm.dialect to \"key-wrap\" for all of them if all can do that"
+
 // learn finds out which mechanism protects secrets. It is an error if there is none.
 func (t *token) learn() error {
 	const both = pkcs11.CKF_ENCRYPT | pkcs11.CKF_DECRYPT
-	flags, err := t.flags(pkcs11.CKM_AES_GCM)
-	if err != nil || flags&both == both {
+	lacks := fmt.Sprintf("it has neither CKM_AES_GCM (0x%X), nor for wrapping keys", pkcs11.CKM_AES_GCM)
+	if t.dialect.Wraps {
+		lacks = fmt.Sprintf("hsm.dialect is %q, and it does not wrap keys by", t.dialect.Name)
+	} else if flags, err := t.flags(pkcs11.CKM_AES_GCM); err != nil || flags&both == both {
 		return err
 	}
 	for _, w := range wrappings {
@@ -51,9 +56,10 @@ func (t *token) learn() error {
 			continue
 		}
 		t.wrapping = &w
+		t.dialect, _ = dialect.Of(dialect.KeyWrap)
 		return nil
 	}
-	return fmt.Errorf("%w: it has neither CKM_AES_GCM (0x%X), nor for wrapping keys %s or %s; if the HSM can do one of them, allow it there", wire.NoMechanism, pkcs11.CKM_AES_GCM, &wrappings[0], &wrappings[1])
+	return fmt.Errorf("%w: %s %s or %s; if the HSM can do one of them, allow it there", wire.NoMechanism, lacks, &wrappings[0], &wrappings[1])
 }
 
 // flags are what the token can do with a mechanism; 0 if it has it not. A token that does
@@ -79,7 +85,11 @@ func (t *token) keysInToken() error {
 	if t.wrapping == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: it lacks CKM_AES_GCM, so a key cannot be of custody hsm; create it with custody cached, for which %s is enough", wire.NoMechanism, t.wrapping)
+	lacks := "it lacks CKM_AES_GCM"
+	if t.settings.Dialect == dialect.KeyWrap {
+		lacks = "hsm.dialect is \"key-wrap\", without CKM_AES_GCM"
+	}
+	return fmt.Errorf("%w: %s, so a key cannot be of custody hsm; create it with custody cached, for which %s is enough", wire.NoMechanism, lacks, t.wrapping)
 }
 
 // protect encrypts a secret under a key of the token, whichever way it has.
@@ -113,7 +123,7 @@ func (t *token) envelop(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, secret,
 // unenvelop is the reverse.
 func (t *token) unenvelop(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, in sealed, aad []byte) ([]byte, error) {
 	if t.wrapping == nil {
-		return nil, errors.New("it was encrypted with a key that a token without AES-GCM wrapped, and this one has AES-GCM")
+		return nil, fmt.Errorf("it was encrypted with a key that a token wrapped, and this one has AES-GCM; %s", oneWay)
 	}
 	fresh, err := t.unwrapKey(h, key, in.wrapped)
 	if err != nil {

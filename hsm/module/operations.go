@@ -27,6 +27,7 @@ func (t *token) info(until time.Time) (f wire.Facts, err error) {
 			return wrap("C_GetTokenInfo", err)
 		}
 		f = facts(i)
+		f.Dialect, f.MaxSessions = t.dialect.Name, t.sessions.most
 		return nil
 	})
 	return f, err
@@ -188,6 +189,7 @@ type dataObject struct {
 func (t *token) dataObjects(until time.Time) (list []dataObject, err error) {
 	err = t.do(until, func(h pkcs11.SessionHandle) error {
 		list = nil
+		missing := false
 		handles, err := t.findAll(h, maxDataObjects+1, dataTemplate())
 		if err != nil {
 			return err
@@ -196,21 +198,24 @@ func (t *token) dataObjects(until time.Time) (list []dataObject, err error) {
 			return fmt.Errorf("the token has more than %d data objects of the application %q; remove those that are not Holdfast's", maxDataObjects, application)
 		}
 		for _, o := range handles {
-			label, err := t.attribute(h, o, pkcs11.CKA_LABEL)
-			if err != nil {
-				return err
+			label, err := t.label(h, o)
+			var value []byte
+			if err == nil {
+				value, err = t.attribute(h, o, pkcs11.CKA_VALUE)
 			}
-			value, err := t.attribute(h, o, pkcs11.CKA_VALUE)
-			if err != nil {
+			if gone(err) {
+				missing = true
+				continue
+			} else if err != nil {
 				return err
 			}
 			if len(value) > maxDataValue {
 				value = nil
 			}
-			list = append(list, dataObject{string(label), value})
+			list = append(list, dataObject{label, value})
 		}
 		slices.SortFunc(list, func(a, b dataObject) int { return strings.Compare(a.label, b.label) })
-		return nil
+		return t.whole(h, missing)
 	})
 	return list, err
 }
@@ -235,15 +240,33 @@ func (t *token) createData(until time.Time, o dataObject) error {
 		if len(found) > 0 {
 			return fmt.Errorf("data object %q: %w", o.label, wire.Exists)
 		}
-		_, err = t.module.CreateObject(h, dataTemplate(
+		object, err := t.module.CreateObject(h, dataTemplate(
 			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label),
 			pkcs11.NewAttribute(pkcs11.CKA_VALUE, o.value)))
-		if dataRefused(err) {
+		switch {
+		case labelRefused(o.label, err):
+			return fmt.Errorf("data object %q: %w: %w: its label has %d bytes, and this HSM may take fewer", o.label, wire.NoDataObjects, wrap("C_CreateObject", err), len(o.label))
+		case dataRefused(err):
 			return fmt.Errorf("data object %q: %w: %w", o.label, wire.NoDataObjects, wrap("C_CreateObject", err))
+		case err != nil:
+			return wrap("C_CreateObject", err)
 		}
-		return wrap("C_CreateObject", err)
+		return t.madeData(h, object, o.label)
 	})
+}
+
+// madeData keeps a data object only if it has its label: by another one it would not be found, and
+// be made once more.
+func (t *token) madeData(h pkcs11.SessionHandle, object pkcs11.ObjectHandle, label string) error {
+	got, err := t.label(h, object)
+	if err == nil && got == label {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("data object %q: %w: the HSM has changed its label of %d bytes to %.64q", label, wire.NoDataObjects, len(label), got)
+	}
+	return either(wrap("C_DestroyObject", t.module.DestroyObject(h, object)), err)
 }
 
 // destroyData removes those of that label and value: a value that is another stays.
@@ -256,10 +279,10 @@ func (t *token) destroyData(until time.Time, o dataObject) error {
 		destroyed := false
 		for _, object := range found {
 			value, err := t.attribute(h, object, pkcs11.CKA_VALUE)
-			if err != nil {
+			if err != nil && !gone(err) {
 				return err
 			}
-			if !bytes.Equal(value, o.value) {
+			if err != nil || !bytes.Equal(value, o.value) {
 				continue
 			}
 			if err := t.module.DestroyObject(h, object); err != nil {
@@ -279,21 +302,37 @@ func (t *token) destroyData(until time.Time, o dataObject) error {
 func (t *token) keyLabels(until time.Time) (labels []string, err error) {
 	err = t.do(until, func(h pkcs11.SessionHandle) error {
 		labels = nil
+		missing := false
 		handles, err := t.findAll(h, maxKeyLabels, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY)})
 		if err != nil {
 			return err
 		}
 		for _, o := range handles {
-			label, err := t.attribute(h, o, pkcs11.CKA_LABEL)
-			if err != nil {
+			label, err := t.label(h, o)
+			if gone(err) {
+				missing = true // it is destroyed, or another's that has no label
+				continue
+			} else if err != nil {
 				return err
 			}
-			if name := string(label); name != t.settings.MasterKeyLabel && name != t.settings.ProbeKeyLabel {
-				labels = append(labels, name)
+			if label != bare(t.settings.MasterKeyLabel) && label != bare(t.settings.ProbeKeyLabel) {
+				labels = append(labels, label)
 			}
 		}
 		slices.Sort(labels)
-		return nil
+		return t.whole(h, missing)
 	})
 	return labels, err
+}
+
+// whole says whether a list is one of what there is. If objects were missing that a search had found,
+// the token must show that it has not lost them all.
+func (t *token) whole(h pkcs11.SessionHandle, missing bool) error {
+	t.mu.Lock()
+	known := t.known
+	t.mu.Unlock()
+	if !missing || known.tag == nil {
+		return nil
+	}
+	return t.decryptKnown(h, known)
 }

@@ -15,6 +15,8 @@ import (
 type sessions struct {
 	module *pkcs11.Ctx
 	slot   uint
+	// closed is called when a session is closed.
+	closed func(pkcs11.SessionHandle)
 
 	mu   sync.Mutex
 	free []pkcs11.SessionHandle
@@ -138,7 +140,10 @@ func (s *sessions) dropFree() {
 	}
 }
 
-func (s *sessions) close(h pkcs11.SessionHandle) { _ = s.module.CloseSession(h) } // a lost one cannot be closed
+func (s *sessions) close(h pkcs11.SessionHandle) {
+	s.closed(h)
+	_ = s.module.CloseSession(h) // a lost one cannot be closed
+}
 
 func (s *sessions) notify() {
 	select {

@@ -27,8 +27,12 @@ type token struct {
 	trials   *wire.Found // what trials found out; nil if the token is open for its work
 	tried    bool        // objects may have been made that [token.sweep] destroys
 
-	mu      sync.Mutex
-	handles map[string]pkcs11.ObjectHandle // key objects by label
+	mu sync.Mutex
+	// handles are those of key objects, by label, in each session. PKCS#11 promises a handle to the
+	// session that has found it (v2.40 base specification, section 2.5.1): in another one it may be
+	// invalid, or be another object's. seen are the last ones, of whatever session.
+	handles map[pkcs11.SessionHandle]map[string]pkcs11.ObjectHandle
+	seen    map[string]pkcs11.ObjectHandle
 	// known is a ciphertext of the master key that is known to be good; empty until Prepare.
 	known sealed
 	lost  error // why nothing works any more
@@ -44,7 +48,7 @@ func load(s wire.Settings) (*token, pkcs11.TokenInfo, error) {
 	if !ok {
 		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: there is no dialect %q; there are %s", s.Dialect, oneOf(dialect.Names()))
 	}
-	t := &token{settings: s, module: m, dialect: d, handles: map[string]pkcs11.ObjectHandle{}}
+	t := &token{settings: s, module: m, dialect: d, handles: map[pkcs11.SessionHandle]map[string]pkcs11.ObjectHandle{}, seen: map[string]pkcs11.ObjectHandle{}}
 	if err := m.Initialize(); err != nil {
 		return nil, pkcs11.TokenInfo{}, fmt.Errorf("hsm: %s: %w", s.Module, wrap("C_Initialize", err))
 	}
@@ -173,7 +177,7 @@ func enter(s wire.Settings, pin []byte, before func() error) (*token, error) {
 	} else if free > 0 {
 		most = min(most, free)
 	}
-	t.sessions = sessions{module: t.module, slot: t.slot, limit: most, most: most, back: make(chan struct{}, 1)}
+	t.sessions = sessions{module: t.module, slot: t.slot, limit: most, most: most, back: make(chan struct{}, 1), closed: t.forgetSession}
 	if err := t.learn(); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name(), err)
 	}
@@ -341,25 +345,30 @@ func (t *token) generate(h pkcs11.SessionHandle, label string) error {
 
 // made keeps a key object that was made, if it can be found again.
 func (t *token) made(h pkcs11.SessionHandle, function, label string, key pkcs11.ObjectHandle, err error) error {
-	if codeIn(err, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT) && len(label) > commonLabel {
-		return fmt.Errorf("key %q: %w: its label has %d bytes, and some HSMs take at most %d; %s", label, wrap(function, err), len(label), commonLabel, t.otherLabel(label))
+	if labelRefused(label, err) {
+		return fmt.Errorf("key %q: %w: its label has %d bytes, and this HSM may take fewer; %s", label, wrap(function, err), len(label), t.otherLabel(label))
 	} else if err != nil {
 		return wrap(function, err)
 	}
-	got, err := t.attribute(h, key, pkcs11.CKA_LABEL)
+	got, err := t.label(h, key)
 	if err != nil {
 		return err
 	}
-	if string(got) != label {
+	if got != bare(label) {
 		return either(wrap("C_DestroyObject", t.module.DestroyObject(h, key)),
 			fmt.Errorf("key %q: the HSM has changed its label of %d bytes to %.64q, by which it is not found again; %s", label, len(label), got, t.otherLabel(label)))
 	}
-	t.keep(label, key)
+	t.keep(h, label, key)
 	return nil
 }
 
-// commonLabel is how long a label may be in tokens that limit it, in bytes.
-const commonLabel = 32
+// shortLabel is how long a label may be in all tokens of which a limit is known, in bytes.
+const shortLabel = 16
+
+// labelRefused says whether the length of a label may be why an object was not made.
+func labelRefused(label string, err error) bool {
+	return len(label) > shortLabel && codeIn(err, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_DATA_LEN_RANGE)
+}
 
 // otherLabel says what to do where a label is too long.
 func (t *token) otherLabel(label string) string {
@@ -369,7 +378,7 @@ func (t *token) otherLabel(label string) string {
 	case t.settings.ProbeKeyLabel:
 		return "Holdfast needs labels of that length, so this HSM cannot be used"
 	}
-	return "this HSM cannot have keys of custody hsm: use custody cached"
+	return fmt.Sprintf("keys of custody hsm need labels of %d bytes: use custody cached", wire.LongLabel)
 }
 
 // checkAttributes refuses a key that does not protect what depends on it.
@@ -466,6 +475,14 @@ func (t *token) forget(err error) {
 	}
 	t.mu.Lock()
 	clear(t.handles)
+	clear(t.seen)
+	t.mu.Unlock()
+}
+
+// forgetSession drops the handles of a session that is closed: another one may get its number.
+func (t *token) forgetSession(h pkcs11.SessionHandle) {
+	t.mu.Lock()
+	delete(t.handles, h)
 	t.mu.Unlock()
 }
 
@@ -502,13 +519,21 @@ func (t *token) decryptKnown(h pkcs11.SessionHandle, known sealed) error {
 	return err
 }
 
-// key gives the handle of the key object of that label.
+// key gives the handle of the key object of that label, in the session.
 func (t *token) key(h pkcs11.SessionHandle, label string) (pkcs11.ObjectHandle, error) {
 	t.mu.Lock()
-	key, ok := t.handles[label]
+	key, ok := t.handles[h][label]
+	seen, elsewhere := t.seen[label]
 	t.mu.Unlock()
 	if ok {
 		return key, nil
+	}
+	// Most tokens have the same handle in all sessions, and a look at it is less than a search.
+	if elsewhere {
+		if got, err := t.label(h, seen); err == nil && got == bare(label) {
+			t.keep(h, label, seen)
+			return seen, nil
+		}
 	}
 	found, err := t.objects(h, label)
 	if err != nil {
@@ -518,31 +543,63 @@ func (t *token) key(h pkcs11.SessionHandle, label string) (pkcs11.ObjectHandle, 
 	case 0:
 		return 0, notFound(label)
 	case 1:
-		t.keep(label, found[0])
+		t.keep(h, label, found[0])
 		return found[0], nil
 	}
 	return 0, ambiguous(label, len(found))
 }
 
-func (t *token) keep(label string, key pkcs11.ObjectHandle) {
+func (t *token) keep(h pkcs11.SessionHandle, label string, key pkcs11.ObjectHandle) {
 	t.mu.Lock()
-	t.handles[label] = key
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	if t.handles[h] == nil {
+		t.handles[h] = map[string]pkcs11.ObjectHandle{}
+	}
+	t.handles[h][label], t.seen[label] = key, key
 }
 
 func (t *token) forgetKey(label string) {
 	t.mu.Lock()
-	delete(t.handles, label)
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	delete(t.seen, label)
+	for _, of := range t.handles {
+		delete(of, label)
+	}
 }
 
-// objects gives up to two key objects of that label.
-func (t *token) objects(h pkcs11.SessionHandle, label string) ([]pkcs11.ObjectHandle, error) {
-	return t.findAll(h, 2, []*pkcs11.Attribute{
+// maxAlike bounds how many objects are looked at that a search for one label finds.
+const maxAlike = 100
+
+// objects gives up to two key objects of that label. That a search finds an object is not believed:
+// some tokens take labels for the same that differ in case, or find what is destroyed.
+func (t *token) objects(h pkcs11.SessionHandle, label string) (same []pkcs11.ObjectHandle, err error) {
+	found, err := t.findAll(h, maxAlike, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 	})
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range found {
+		got, err := t.label(h, o)
+		if err != nil && !gone(err) {
+			return nil, err
+		}
+		if err == nil && got == bare(label) && len(same) < 2 {
+			same = append(same, o)
+		}
+	}
+	return same, nil
 }
+
+// label gives the label of an object.
+func (t *token) label(h pkcs11.SessionHandle, object pkcs11.ObjectHandle) (string, error) {
+	got, err := t.attribute(h, object, pkcs11.CKA_LABEL)
+	return bare(string(got)), err
+}
+
+// bare is a label without the blanks or NULs that some tokens put behind it, or keep there.
+func bare(label string) string { return strings.TrimRight(label, " \x00") }
 
 // findAll gives up to limit objects that fit the template, however few come in one call.
 func (t *token) findAll(h pkcs11.SessionHandle, limit int, template []*pkcs11.Attribute) (all []pkcs11.ObjectHandle, err error) {

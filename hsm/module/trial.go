@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -109,6 +108,9 @@ func (t *token) tryDialect(until time.Time) error {
 		return t.do(until, t.roundTrip)
 	}
 	for _, d := range dialect.All {
+		if d.Wraps {
+			continue
+		}
 		t.dialect = d
 		err := t.do(until, t.roundTrip)
 		if errors.Is(err, wire.Lost) {
@@ -227,8 +229,8 @@ func (t *token) tryID(until time.Time) error {
 // make of the long one that cut labels.
 func (t *token) trialLabels() []string {
 	label := t.settings.MasterKeyLabel
-	long := label + "-" + strings.Repeat("0", max(wire.LongLabel-len(label)-1, 0))
-	return []string{label, long, label + "i", long[:commonLabel]}
+	long := wire.TrialLabel(label)
+	return []string{label, long, label + "i", long[:min(shortLabel, len(long))]}
 }
 
 // sweep destroys what trials have made.

@@ -156,7 +156,7 @@ const fileClock = 10 * time.Millisecond
 
 // endWait is how long the unit may take to say how its process ended, maxEnd how many bytes count of that.
 const (
-	endWait = time.Second
+	endWait = 2 * time.Second
 	maxEnd  = 256
 )
 

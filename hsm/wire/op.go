@@ -138,6 +138,10 @@ type Facts struct {
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no limit or
 	// does not say.
 	FreeSessions int `json:"free_sessions"`
+	// Dialect is the one in which the token is used, by its name; MaxSessions how many sessions are
+	// used at most. Both are empty while nobody is logged in.
+	Dialect     string `json:"dialect,omitempty"`
+	MaxSessions int    `json:"max_sessions,omitempty"`
 	// Process is about the module's process.
 	Process Process `json:"process"`
 }

@@ -1,5 +1,7 @@
 package wire
 
+import "strings"
+
 // The trials of a token, in the order in which they are done.
 const (
 	// TryKey makes a key as the master key is made.
@@ -20,9 +22,14 @@ var Trials = []string{TryKey, TryDialect, TrySessions, TryLabel, TryID}
 
 // LongLabel and LongID are how long the names are that are tried, in bytes.
 const (
-	LongLabel = 78 // of keys of custody hsm
+	LongLabel = 31 // of keys of custody hsm and of data objects, the longest that Holdfast makes
 	LongID    = 32
 )
+
+// TrialLabel gives the longest label of what trials make, whose others begin with label.
+func TrialLabel(label string) string {
+	return label + "-" + strings.Repeat("0", max(LongLabel-len(label)-1, 0))
+}
 
 // Found is what trials found out so far.
 type Found struct {

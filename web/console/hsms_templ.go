@@ -114,6 +114,8 @@ func hsmsPage(d *hsmsData) templ.Component {
 					{Term: "Maker and model", Value: h.Manufacturer + " " + h.Model},
 					{Term: "Serial number", Value: orNone(h.Serial), Mono: true},
 					{Term: "Hardware, firmware", Value: orNone(h.Hardware) + ", " + orNone(h.Firmware)},
+					{Term: "Dialect", Value: orNone(h.Dialect), Mono: true},
+					{Term: "Sessions", Value: fmt.Sprintf("at most %d", h.MaxSessions)},
 					{Term: "Free sessions", Value: freeSessions(h.FreeSessions)},
 					{Term: "Module process", Value: moduleProcess(h.Process)},
 					{Term: "Confined", Value: orNone(h.Process.Confined)},

@@ -92,10 +92,11 @@ func (d *Daemon) moduleEnded(token string, why error) {
 // Tokens are those that the configuration names, each with what they have in common and what starts
 // its module processes.
 func Tokens(h config.HSM, modules func(number int, token config.Member) hsm.Launcher, all hsm.Config) (configs []hsm.Config) {
-	all.MasterKeyLabel, all.MaxSessions, all.Dialect = h.MasterKeyLabel, h.MaxSessions, h.Dialect
+	all.MasterKeyLabel = h.MasterKeyLabel
 	for i, m := range h.Tokens() {
 		c := all
 		c.Module, c.TokenLabel, c.TokenSerial = m.Module, m.TokenLabel, m.TokenSerial
+		c.MaxSessions, c.Dialect = m.MaxSessions, m.Dialect
 		c.Launcher = modules(i+1, m)
 		configs = append(configs, c)
 	}

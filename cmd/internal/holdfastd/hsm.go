@@ -37,7 +37,7 @@ func hsmProbeCommand(a *cli.Admin) *cobra.Command {
 		Short: "Try what an HSM's token can do, and print the settings that fit",
 		Long: "Open a token in module processes of its own, try there what Holdfast needs, and print what was found\n" +
 			"with the section [hsm] of the configuration that fits; or why the token cannot serve, and what it lacks.\n" +
-			"It makes objects whose labels begin with holdfast-trial-, and destroys them, also if it fails or is\n" +
+			"It makes objects whose labels begin with hf-trial-, and destroys them, also if it fails or is\n" +
 			"interrupted. It uses no other object of the token, and makes no master key.\n" +
 			"The PIN is read from standard input, or from a file that only its owner may read. It is tried once; after the\n" +
 			"token has taken it, it is used again in other processes.\n" +

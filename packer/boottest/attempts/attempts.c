@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 static const char softhsm[] = "/usr/lib/softhsm/libsofthsm2.so";
-static const char results[] = "/run/tokens/attempts", unfinished[] = "/run/tokens/attempts.new";
+static const char unfinished[] = "/run/tokens/new";
 
 static int try_open(const char *path, int flags) {
 	int f = open(path, flags | O_CLOEXEC, 0600);
@@ -111,8 +111,14 @@ static int with_all(int (*try)(int)) {
 }
 
 static void attempt(void) {
+	char results[80] = "/run/tokens/attempts.", boot[37] = "";
+	int id = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	if (id < 0 || read(id, boot, 36) != 36)
+		return;
+	close(id);
+	strcat(results, boot);
 	if (access(results, F_OK) == 0)
-		return; /* the process of before did */
+		return; /* a process of this boot did */
 	FILE *f = fopen(unfinished, "w");
 	if (!f)
 		return;

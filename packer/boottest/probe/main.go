@@ -58,11 +58,12 @@ func main() {
 		shells = []string{"none"}
 	}
 	fmt.Println("confinement: shells", strings.Join(shells, " "))
-	_, before := os.Stat(results)
-	attempts(results)
+	results := "/var/lib/holdfast/tokens/attempts." // what the module writes of its attempts
+	before, _ := filepath.Glob(results + "*")
+	attempts(results + read("/proc/sys/kernel/random/boot_id"))
 	units()
 	fmt.Println("confinement: done")
-	if before == nil { // not at the first boot, which has enough to do
+	if len(before) > 0 { // not at the first boot, which has enough to do
 		end()
 	}
 }
@@ -88,11 +89,10 @@ func other() error {
 	if err := os.WriteFile(filepath.Join(os.Getenv("RUNTIME_DIRECTORY"), "pack"), []byte("another member's"), 0o600); err != nil {
 		return err
 	}
-	select {}
+	for {
+		time.Sleep(time.Hour)
+	}
 }
-
-// results is what the module writes of its attempts.
-const results = "/var/lib/holdfast/tokens/attempts"
 
 // end crashes the module's process once the appliance serves, and stops the next one.
 func end() {
