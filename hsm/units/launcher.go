@@ -39,6 +39,29 @@ func (m Member) instances() []string {
 	return []string{fmt.Sprintf("%d-a", m.Number), fmt.Sprintf("%d-b", m.Number)}
 }
 
+// Pool has the units of a machine. Whoever starts processes of the same member must know of each other.
+type Pool struct {
+	mu    sync.Mutex
+	units map[int]*process.Unit
+}
+
+// Launcher gives what starts the module processes of a member. Nothing is asked before the first is started.
+func (p *Pool) Launcher(m Member) *Launcher {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.units == nil {
+		p.units = map[int]*process.Unit{}
+	}
+	if p.units[m.Number] == nil {
+		var sockets []string
+		for _, name := range m.instances() {
+			sockets = append(sockets, filepath.Join(Sockets, name))
+		}
+		p.units[m.Number] = process.NewUnit(0, sockets...)
+	}
+	return &Launcher{member: m, manager: Socket, unit: p.units[m.Number]}
+}
+
 // Launcher starts the module processes of a member in its units.
 type Launcher struct {
 	member  Member
@@ -47,15 +70,6 @@ type Launcher struct {
 
 	mu       sync.Mutex
 	prepared bool
-}
-
-// NewLauncher starts module processes of that member. Nothing is asked before the first is started.
-func NewLauncher(m Member) *Launcher {
-	var sockets []string
-	for _, name := range m.instances() {
-		sockets = append(sockets, filepath.Join(Sockets, name))
-	}
-	return &Launcher{member: m, manager: Socket, unit: process.NewUnit(0, sockets...)}
 }
 
 // Start has the units prepared, and starts a process ([process.Unit]).

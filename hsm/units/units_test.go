@@ -136,7 +136,7 @@ func TestQuestions(t *testing.T) {
 
 // TestNobodyThere: without the image's units the error says what is missing; a manager that ends is told.
 func TestNobodyThere(t *testing.T) {
-	l := NewLauncher(member())
+	l := new(Pool).Launcher(member())
 	l.manager = filepath.Join(t.TempDir(), "none")
 	if _, err := l.Start(t.Context(), "token t", 1); err == nil || !strings.Contains(err.Error(), "is holdfast-units.socket active?") || !strings.Contains(err.Error(), "token t") {
 		t.Error(err)
@@ -164,6 +164,15 @@ func TestNobodyThere(t *testing.T) {
 	cancel()
 	if err := ask(ended, silent, member()); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestPool: the units of a member are the same for all who start its processes.
+func TestPool(t *testing.T) {
+	p, other := &Pool{}, member()
+	other.Number = 3
+	if a, b, c := p.Launcher(member()), p.Launcher(member()), p.Launcher(other); a.unit != b.unit || a.unit == c.unit {
+		t.Error(a.unit, b.unit, c.unit)
 	}
 }
 

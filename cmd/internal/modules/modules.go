@@ -24,11 +24,12 @@ type settings struct {
 // For gives what starts the module processes of a token, which counts from 1 among those of the
 // configuration. What is hidden stays closed to them.
 func For(hidden ...string) func(number int, token config.Member) hsm.Launcher {
+	pool := &units.Pool{}
 	return func(number int, token config.Member) hsm.Launcher {
 		p, r := token.Process, rules(token, hidden)
 		if p.Unit {
 			r.Filtered, r.Addresses = true, p.Networks()
-			return units.NewLauncher(units.Member{Number: number, Addresses: r.Addresses, Write: p.Write, MemoryBytes: r.MemoryBytes, Settings: settings{r, p.Landlock}.json()})
+			return pool.Launcher(units.Member{Number: number, Addresses: r.Addresses, Write: p.Write, MemoryBytes: r.MemoryBytes, Settings: settings{r, p.Landlock}.json()})
 		}
 		// What a variable names that the vendor documents, such as SOFTHSM2_CONF, is read.
 		r.Read = append(r.Read, process.Named(os.Environ(), p.Environment...)...)
