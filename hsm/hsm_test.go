@@ -642,6 +642,44 @@ func TestHangingCall(t *testing.T) {
 	}
 }
 
+// TestLeftEarly: who has gone before the question is sent costs no process.
+func TestLeftEarly(t *testing.T) {
+	cfg := hsmtest.New(t)
+	cfg.MaxSessions = 1
+	cfg.CallTimeout = 500 * time.Millisecond
+	token := open(t, cfg)
+	gone, cancel := context.WithDeadline(ctx, time.Now())
+	defer cancel()
+	<-gone.Done()
+	if _, err := token.Random(gone, 8); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if i, err := token.Info(ctx); err != nil || i.Process.Starts != 1 {
+		t.Errorf("%d processes, %v", i.Process.Starts, err)
+	}
+}
+
+// TestCancelled: a caller that leaves is noticed though its deadline is far, in a call and in the
+// wait for a session, and the process stays.
+func TestCancelled(t *testing.T) {
+	cfg, shim := hsmtest.NewBehindShim(t)
+	cfg.MaxSessions = 1
+	cfg.CallTimeout = time.Minute
+	token := open(t, cfg)
+	shim.Hang("C_GenerateRandom")
+	for _, want := range []string{"did not answer", "no session is free"} {
+		far, cancel := context.WithTimeout(ctx, 30*time.Second)
+		time.AfterFunc(time.Millisecond, cancel)
+		if _, err := token.Random(far, 8); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v", err)
+		}
+	}
+	shim.Release()
+	if i, err := token.Info(ctx); err != nil || i.Process.Starts != 1 {
+		t.Errorf("%d processes, %v", i.Process.Starts, err)
+	}
+}
+
 // TestSessionsAreBounded however many come at once.
 func TestSessionsAreBounded(t *testing.T) {
 	cfg, shim := hsmtest.NewBehindShim(t)

@@ -162,7 +162,7 @@ func (p *running) broken(err error) error {
 	}
 	select {
 	case <-p.Done():
-		return fmt.Errorf("%s: %w: the module's process has ended: %s", p.cfg.name(), ErrUnavailable, p.said())
+		return fmt.Errorf("%s: %w: %w: %s", p.cfg.name(), ErrUnavailable, errProcessEnded, p.said())
 	case <-time.After(closeTimeout):
 	}
 	return fmt.Errorf("%s: %w: the connection to the module's process is broken: %w", p.cfg.name(), ErrUnavailable, err)

@@ -163,7 +163,7 @@ func (t *Token) use(p *running) {
 		select {
 		case <-t.stop:
 		case <-p.Done():
-			t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
+			t.lose(p, fmt.Errorf("%w: %s", errProcessEnded, p.said()))
 		}
 	})
 }
@@ -218,11 +218,36 @@ func (t *Token) lose(p *running, why error) error {
 		return lost
 	}
 	t.process, t.why = nil, lost
-	t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "error", why)
-	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), why) })
+	t.tellLost(p, why)
 	t.background.Go(func() { t.reopen() })
 	t.background.Go(p.release)
 	return lost
+}
+
+// errProcessEnded: a module process has ended by itself.
+var errProcessEnded = errors.New("the module's process has ended")
+
+// tellLost logs why the token is lost, and has it put on record. Where systemd has still to say how the process
+// ended, nothing else waits for that. t.mu is held.
+func (t *Token) tellLost(p *running, why error) {
+	log := func(why error) {
+		t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "error", why)
+	}
+	select {
+	case <-p.Said():
+	default:
+		if errors.Is(why, errProcessEnded) {
+			t.background.Go(func() {
+				<-p.Said()
+				why := fmt.Errorf("%w: %s", errProcessEnded, p.said())
+				log(why)
+				t.cfg.Ended(t.cfg.label(), why)
+			})
+			return
+		}
+	}
+	log(why)
+	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), why) })
 }
 
 // reopen opens the token until it succeeds, the PIN is refused or Close is
@@ -288,6 +313,10 @@ func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) er
 	return a.ask(ctx, use, fields)
 }
 
+// soon is when it is first looked whether who waits still does: mostly the answer is there long
+// before, and a context that is watched, or a deadline that is set, costs more than the wait.
+const soon = 100 * time.Millisecond
+
 // take gives the process and a connection to it that is free, and counts an operation
 // there. It waits for one until ctx ends.
 func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
@@ -300,15 +329,12 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 		select {
 		case c = <-p.free:
 		default:
-			select {
-			case c = <-p.free:
-			case <-p.renewed:
-				continue
-			case <-p.Done():
-				return nil, nil, t.lose(p, fmt.Errorf("the module's process has ended: %s", p.said()))
-			case <-ctx.Done():
-				return nil, nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
+			if c, err = t.wait(ctx, p); err != nil {
+				return nil, nil, err
 			}
+		}
+		if c == nil {
+			continue // in another process
 		}
 		if p.begin() {
 			return p, c, nil
@@ -317,6 +343,31 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 			return nil, nil, err
 		} else if now == p { // it is about to be given up
 			return nil, nil, fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
+		}
+	}
+}
+
+// wait waits for a connection to the process; nil if there is another process.
+func (t *Token) wait(ctx context.Context, p *running) (*wire.Conn, error) {
+	until := time.Now().Add(soon)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	look := time.NewTimer(time.Until(until))
+	defer look.Stop()
+	var done <-chan struct{}
+	for {
+		select {
+		case c := <-p.free:
+			return c, nil
+		case <-p.renewed:
+			return nil, nil
+		case <-p.Done():
+			return nil, t.lose(p, fmt.Errorf("%w: %s", errProcessEnded, p.said()))
+		case <-look.C:
+			done = ctx.Done()
+		case <-done:
+			return nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 		}
 	}
 }
@@ -336,25 +387,69 @@ func (a *asked) ask(ctx context.Context, use func([][]byte) error, fields [][]by
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
-	if err := a.conn.SetDeadline(until); err != nil {
+	look, err := a.look(until)
+	if err != nil {
 		return a.lost(err)
+	}
+	question := wire.Message{Kind: byte(a.op), Within: time.Until(until), Fields: fields}
+	err = a.conn.Ask(question, use)
+	if b := late(err); b != nil && look.Before(until) {
+		err = a.watched(ctx, until, func() error {
+			if b.Unsent {
+				return a.conn.Ask(question, use)
+			}
+			return a.conn.Await(use)
+		})
+	}
+	if b := late(err); b != nil && (ctx.Err() != nil || until.Before(a.until)) {
+		<-ctx.Done() // the same moment, by another clock
+		err = fmt.Errorf("%s: the token did not answer: %w", a.token.cfg.name(), ctx.Err())
+		if b.Unsent {
+			a.process.free <- a.conn
+			a.done(err)
+		} else {
+			go a.await()
+		}
+		return err
+	}
+	return a.end(err)
+}
+
+// late gives the failure of a connection by its deadline; nil if err is another.
+func late(err error) *wire.Broken {
+	if b, ok := errors.AsType[*wire.Broken](err); ok && errors.Is(b.Err, os.ErrDeadlineExceeded) {
+		return b
+	}
+	return nil
+}
+
+// look sets the connection's deadline to a time soon, until at the latest, and gives it.
+func (a *asked) look(until time.Time) (time.Time, error) {
+	now := time.Now()
+	if d := a.conn.Deadline(); d.After(now.Add(soon/2)) && !d.After(now.Add(soon)) && !d.After(until) {
+		return d, nil // of the operation before
+	}
+	if d := now.Add(soon); d.Before(until) {
+		until = d
+	}
+	return until, a.conn.SetDeadline(until)
+}
+
+// watched calls f with the deadline, or as soon as ctx ends.
+func (a *asked) watched(ctx context.Context, until time.Time, f func() error) error {
+	if err := a.conn.SetDeadline(until); err != nil {
+		return &wire.Broken{Err: err}
 	}
 	cancelled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cancelled)
 		_ = a.conn.SetDeadline(time.Unix(1, 0)) // long ago
 	})
-	err := a.conn.Ask(wire.Message{Kind: byte(a.op), Within: time.Until(until), Fields: fields}, use)
+	err := f()
 	if !stop() {
 		<-cancelled
 	}
-	b, ok := errors.AsType[*wire.Broken](err)
-	if ok && (ctx.Err() != nil || until.Before(a.until)) && errors.Is(b.Err, os.ErrDeadlineExceeded) {
-		<-ctx.Done() // the same moment, by another clock
-		go a.await()
-		return fmt.Errorf("%s: the token did not answer: %w", a.token.cfg.name(), ctx.Err())
-	}
-	return a.end(err)
+	return err
 }
 
 // await waits for the answer that nobody waits for any more.

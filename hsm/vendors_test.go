@@ -41,6 +41,14 @@ type behaviour struct {
 	seldom bool
 	// noKeys are words of the error with which the token makes no other keys.
 	noKeys string
+	// noImport are words of the error with which it takes no key, if it makes keys; imports says that
+	// it takes keys, if it makes none.
+	noImport string
+	imports  bool
+	// prepared says that the token has the master key and the probe key already.
+	prepared bool
+	// beside is the label of a key that the token has besides.
+	beside string
 	// noData are words of the error with which it makes no data objects.
 	noData string
 	// keyThere says that it is served nevertheless where the master key is there already.
@@ -85,6 +93,15 @@ func allows(l hsmtest.Sessions, delay time.Duration) func(*hsmtest.Shim) {
 
 func names(label, id int, silently bool) func(*hsmtest.Shim) {
 	return func(s *hsmtest.Shim) { s.LimitNames(label, id, silently) }
+}
+
+func refuses(attribute, code uint) func(*hsmtest.Shim) {
+	return func(s *hsmtest.Shim) { s.Refuse(attribute, code) }
+}
+
+func protected(s *hsmtest.Shim) {
+	s.Fail("C_GenerateKey", pkcs11.CKR_TOKEN_WRITE_PROTECTED, hsmtest.Always)
+	s.Fail("C_CreateObject", pkcs11.CKR_TOKEN_WRITE_PROTECTED, hsmtest.Always)
 }
 
 func neighbours(code uint) func(*hsmtest.Shim) {
@@ -158,6 +175,8 @@ var behaviours = []behaviour{
 	{name: "14 of 16 sessions are others'", before: allows(hsmtest.Sessions{Max: 16, Others: 14, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, 0)},
 	{name: "all sessions are others', told", before: allows(hsmtest.Sessions{Max: 16, Others: 16, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, 0), refused: "it allows 16 sessions, and all are in use: one must be free"},
 	{name: "all sessions are others', not told", before: allows(hsmtest.Sessions{Max: 16, Others: 16, Code: pkcs11.CKR_SESSION_COUNT}, 0), refused: "C_OpenSession: CKR_SESSION_COUNT: all sessions of the token are in use, and one must be free"},
+	{name: "4 sessions, 16 told", before: allows(hsmtest.Sessions{Max: 4, More: 12, Code: pkcs11.CKR_SESSION_COUNT, Told: true}, time.Millisecond)},
+	{name: "4 sessions, then CKR_DEVICE_MEMORY", before: allows(hsmtest.Sessions{Max: 4, Code: pkcs11.CKR_DEVICE_MEMORY}, time.Millisecond)},
 	{name: "others take sessions meanwhile", then: allows(hsmtest.Sessions{Max: 16, Others: 14, Code: pkcs11.CKR_SESSION_COUNT}, time.Millisecond)},
 	{name: "sessions that idle out one by one", then: func(s *hsmtest.Shim) { s.EndSessionsAfter(40) }, ends: (*hsmtest.Shim).Reset, words: lost, seldom: true},
 	{name: "sessions that idle out all at once", then: func(s *hsmtest.Shim) { s.EndSessionsAfter(2) }, ends: (*hsmtest.Shim).Reset, words: lost},
@@ -181,6 +200,41 @@ var behaviours = []behaviour{
 	{name: "labels cut to 14 bytes", before: names(14, 0, true), refused: "the HSM has changed its label of 15 bytes to \"holdfast-maste\", by which it is not found again; set hsm.master_key_label to a shorter one", keyThere: true},
 	{name: "labels cut to 8 bytes", before: names(8, 0, true), refused: "the HSM has changed its label of 1"},
 	{name: "CKA_ID of at most 2 bytes", before: names(0, 2, false)},
+	{name: "labels padded with blanks", before: func(s *hsmtest.Shim) { s.PadLabels(' ') }},
+	{name: "labels with a NUL behind them", before: func(s *hsmtest.Shim) { s.PadLabels(0) }},
+	{name: "a search that knows no case", before: func(s *hsmtest.Shim) { s.IgnoreCase() }, beside: "HOLDFAST-MASTER"},
+	{name: "a search that finds what is destroyed", before: (*hsmtest.Shim).FindGhosts},
+	{name: "objects without a label", before: (*hsmtest.Shim).FindNameless},
+	{name: "handles of one session", before: (*hsmtest.Shim).OwnHandles},
+	{name: "handles of one session, KWP by C_WrapKey", before: func(s *hsmtest.Shim) { s.OwnHandles(); wrapsKeys(kwp, false)(s) }, noKeys: noGCM, all: true},
+	{name: "a handle that is stale", then: fail("C_DecryptInit", pkcs11.CKR_KEY_HANDLE_INVALID, 1)},
+	{name: "a handle that is stale, KWP by C_WrapKey", before: wrapsKeys(kwp, false), then: fail("C_UnwrapKey", pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, 1), noKeys: noGCM, all: true},
+
+	// Templates.
+	{name: "CKA_PRIVATE in a template", before: refuses(pkcs11.CKA_PRIVATE, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID), noData: "CKR_ATTRIBUTE_TYPE_INVALID"},
+	{name: "CKA_CLASS in a template", before: refuses(pkcs11.CKA_CLASS, pkcs11.CKR_TEMPLATE_INCONSISTENT), noData: "CKR_TEMPLATE_INCONSISTENT", noImport: "CKR_TEMPLATE_INCONSISTENT"},
+	{name: "CKA_SENSITIVE in a template, and keys are not", before: refuses(pkcs11.CKA_SENSITIVE, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID), refused: `it must have CKA_SENSITIVE true and does not`, keyThere: true},
+	{name: "CKA_VALUE_LEN in a template", before: refuses(pkcs11.CKA_VALUE_LEN, pkcs11.CKR_TEMPLATE_INCONSISTENT), refused: "C_GenerateKey: CKR_TEMPLATE_INCONSISTENT", keyThere: true},
+	{name: "CKA_VALUE_LEN needed to unwrap", before: func(s *hsmtest.Shim) {
+		wrapsKeys(kwp, false)(s)
+		s.Need(pkcs11.CKA_VALUE_LEN, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)
+	}, noKeys: noGCM, all: true},
+	{name: "session keys that can be read are refused", before: func(s *hsmtest.Shim) {
+		wrapsKeys(kwp, false)(s)
+		s.Fail("C_CreateObject", pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, hsmtest.Always)
+	}, refused: "C_CreateObject: CKR_ATTRIBUTE_VALUE_INVALID: the HSM does not let the attributes be; a key of custody cached needs a session key that can be read", all: true},
+	{name: "CKR_KEY_NOT_WRAPPABLE", before: func(s *hsmtest.Shim) {
+		wrapsKeys(kwp, false)(s)
+		s.Fail("C_WrapKey", pkcs11.CKR_KEY_NOT_WRAPPABLE, hsmtest.Always)
+	}, refused: "C_WrapKey: CKR_KEY_NOT_WRAPPABLE: the HSM does not wrap a session key that can be read", all: true},
+
+	// What a user may not, or the HSM has not.
+	{name: "read-only sessions, without the keys", before: (*hsmtest.Shim).ReadOnly, refused: "C_GenerateKey: CKR_SESSION_READ_ONLY: this user may not make keys in the token; allow it, or make the master key and the probe key with the vendor's tool"},
+	{name: "read-only sessions", prepared: true, before: (*hsmtest.Shim).ReadOnly, noKeys: "CKR_SESSION_READ_ONLY: this user may not make keys", noData: "CKR_SESSION_READ_ONLY"},
+	{name: "CKR_TOKEN_WRITE_PROTECTED for keys", prepared: true, before: protected, noKeys: "CKR_TOKEN_WRITE_PROTECTED", noData: "CKR_TOKEN_WRITE_PROTECTED"},
+	{name: "no random numbers", before: fail("C_GenerateRandom", pkcs11.CKR_RANDOM_NO_RNG, hsmtest.Always), refused: "C_GenerateRandom: CKR_RANDOM_NO_RNG: the HSM gives this user no random numbers, of which Holdfast makes all keys"},
+	{name: "no C_GenerateRandom", before: fail("C_GenerateRandom", pkcs11.CKR_FUNCTION_NOT_SUPPORTED, hsmtest.Always), refused: "C_GenerateRandom: CKR_FUNCTION_NOT_SUPPORTED: the HSM gives this user no random numbers"},
+	{name: "no room for keys", prepared: true, before: fail("C_GenerateKey", pkcs11.CKR_DEVICE_MEMORY, hsmtest.Always), noKeys: "C_GenerateKey: CKR_DEVICE_MEMORY: the HSM has no room for another object", imports: true},
 
 	// A library that must be initialized anew.
 	{name: "stale, a vendor's code", then: stale(hsmtest.Stale{Code: vendorCK}), words: "CKR_VENDOR_DEFINED 0x80000384"},
@@ -241,6 +295,7 @@ func TestVendors(t *testing.T) {
 	for _, b := range behaviours {
 		t.Run(b.name, func(t *testing.T) {
 			cfg, shim := hsmtest.NewBehindShim(t)
+			b.prepare(t, cfg)
 			logins := shim.Calls("C_Login")
 			if b.before != nil {
 				b.before(shim)
@@ -268,6 +323,21 @@ func TestVendors(t *testing.T) {
 				b.goesOn(t, token, shim)
 			}
 		})
+	}
+}
+
+// prepare makes the keys that the token has before the behaviour begins.
+func (b *behaviour) prepare(t *testing.T, cfg hsm.Config) {
+	t.Helper()
+	if !b.prepared && b.beside == "" {
+		return
+	}
+	token, err := hsm.Open(ctx, cfg)
+	if err == nil && b.beside != "" {
+		err = token.GenerateKey(ctx, b.beside)
+	}
+	if err = errors.Join(err, token.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -375,8 +445,17 @@ func (b *behaviour) servesKeys(t *testing.T, ctx context.Context, token *hsm.Tok
 	err := token.GenerateKey(ctx, label)
 	if b.noKeys != "" {
 		said(t, err, b.noKeys)
-		said(t, token.ImportKey(ctx, label, make([]byte, 32)), b.noKeys)
+		if err := token.ImportKey(ctx, label, make([]byte, 32)); !b.imports {
+			said(t, err, b.noKeys)
+		} else if err != nil {
+			t.Errorf("import a key: %v", err)
+		}
 		return
+	}
+	if imported := newLabel("holdfast-76543210-"); b.noImport != "" {
+		said(t, token.ImportKey(ctx, imported, make([]byte, 32)), b.noImport)
+	} else if err := token.ImportKey(ctx, imported, make([]byte, 32)); err != nil {
+		t.Errorf("import a key: %v", err)
 	}
 	if err != nil {
 		t.Errorf("make a key: %v", err)
@@ -463,6 +542,7 @@ func TestVendorsWithASecondMember(t *testing.T) {
 		}
 		t.Run(b.name, func(t *testing.T) {
 			configs, shims := hsmtest.NewPair(t)
+			b.prepare(t, configs[0])
 			for i := range configs {
 				configs[i] = vendorConfig(configs[i], &b)
 				if b.before != nil && (i == 0 || b.all) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -404,88 +406,120 @@ func (d *openAPI) validate(s *jsonschema.Schema, body []byte) error {
 	return resolved.Validate(v)
 }
 
-// FuzzAPI sends requests that the document makes up, and such as are nearly so:
-// each is answered, none with a failure of the appliance's own.
-func FuzzAPI(f *testing.F) {
-	for seed := range uint64(60) {
-		f.Add(seed)
+var (
+	madeUp     = flag.Int("made-up", 60, "how many runs of twenty requests TestMadeUpRequests makes")
+	madeUpSeed = flag.Uint64("made-up-seed", 0, "the first seed of TestMadeUpRequests; 0 makes one up")
+)
+
+// TestMadeUpRequests sends requests that the document makes up, and such as are nearly so:
+// each is answered, none with a failure of the appliance's own. It is no fuzz test: a run is made of a
+// seed, and nothing can be learnt of what the seed before it has reached.
+func TestMadeUpRequests(t *testing.T) {
+	for *madeUpSeed == 0 {
+		*madeUpSeed = rand.Uint64()
 	}
-	c, b := newCaller(f)
-	d := c.document()
-	type operation struct {
-		method, path string
-		query        []string
-		body         *jsonschema.Schema
+	t.Logf("-made-up-seed %d", *madeUpSeed)
+	shards := runtime.GOMAXPROCS(0)
+	for shard := range shards { // each has an appliance of its own
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			u := newUser(t)
+			for run := shard; run < *madeUp && !t.Failed(); run += shards {
+				u.requests(t, *madeUpSeed+uint64(run))
+			}
+		})
 	}
-	var all []operation
-	for path, operations := range d.Paths {
+}
+
+// user sends requests that it makes up.
+type user struct {
+	*caller
+	bed *xkstest.Bed
+	d   *openAPI
+	all []called
+	who identity.Principal
+}
+
+// called is an operation of the document.
+type called struct {
+	method, path string
+	query        []string
+	body         *jsonschema.Schema
+}
+
+func newUser(t *testing.T) *user {
+	t.Helper()
+	c, b := newCaller(t)
+	u := &user{caller: c, bed: b, d: c.document(), who: root}
+	u.who.UserID, u.who.Session, u.who.ProvenAt = "u", "s", time.Now().Add(1000*time.Hour)
+	for path, operations := range u.d.Paths {
 		for method, op := range operations {
-			o := operation{method: strings.ToUpper(method), path: path}
+			o := called{method: strings.ToUpper(method), path: path}
 			for _, p := range op.Parameters {
 				if p.In == "query" {
 					o.query = append(o.query, p.Name)
 				}
 			}
 			if m, ok := op.RequestBody.Content["application/json"]; ok {
-				o.body = d.schema(m.Schema)
+				o.body = u.d.schema(m.Schema)
 			}
-			all = append(all, o)
+			u.all = append(u.all, o)
 		}
 	}
-	slices.SortFunc(all, func(x, y operation) int { return strings.Compare(x.path+x.method, y.path+y.method) })
+	slices.SortFunc(u.all, func(x, y called) int { return strings.Compare(x.path+x.method, y.path+y.method) })
 	c.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`)
 	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
-	who := root
-	who.UserID, who.Session, who.ProvenAt = "u", "s", time.Now().Add(1000*time.Hour)
-	f.Fuzz(func(t *testing.T, seed uint64) {
-		c.t = t
-		var s [32]byte
-		binary.LittleEndian.PutUint64(s[:], seed)
-		g := &maker{rand.New(rand.NewChaCha8(s)), d}
-		for range 20 {
-			o := all[g.IntN(len(all))]
-			path := inPath.ReplaceAllStringFunc(o.path, func(string) string { return url.PathEscape(g.word()) })
-			query := url.Values{}
-			for _, name := range o.query {
-				if g.IntN(2) == 0 {
-					query.Set(name, g.word())
-				}
-			}
-			misspelt := g.IntN(10) == 0
-			if misspelt {
-				query.Set(strings.ToUpper(g.word())+"_", g.word())
-			}
-			body := ""
-			if o.body != nil && g.IntN(20) > 0 {
-				text, err := json.Marshal(g.value(o.body, 0))
-				if err != nil {
-					t.Fatal(err)
-				}
-				body = string(text)
-			} else if g.IntN(2) == 0 {
-				body = g.word()
-			}
-			if o.path == "/block" && !strings.Contains(body, "key_store") {
-				continue // nothing else would be tried
-			}
-			as := who
+	return u
+}
+
+// requests sends those of a seed.
+func (u *user) requests(t *testing.T, seed uint64) {
+	var s [32]byte
+	binary.LittleEndian.PutUint64(s[:], seed)
+	g := &maker{rand.New(rand.NewChaCha8(s)), u.d}
+	for range 20 {
+		o := u.all[g.IntN(len(u.all))]
+		path := inPath.ReplaceAllStringFunc(o.path, func(string) string { return url.PathEscape(g.word()) })
+		query := url.Values{}
+		for _, name := range o.query {
 			if g.IntN(2) == 0 {
-				as = root
-			}
-			w := c.call(&as, o.method, path+"?"+query.Encode(), body)
-			if w.Code >= 500 {
-				t.Errorf("%s %s?%s %s: %d %s\n%s", o.method, path, query.Encode(), body, w.Code, w.Body, last(b.Log.String()))
-			}
-			if w.Code >= 400 {
-				code(t, w) // every failure is one
-			} else if misspelt || o.body != nil && strings.TrimSpace(body) == "" {
-				t.Errorf("%s %s?%s %q is done: %d", o.method, path, query.Encode(), body, w.Code)
-			}
-			if w.Code >= 400 && bytes.Contains(w.Body.Bytes(), []byte("panic")) {
-				t.Errorf("%s", w.Body)
+				query.Set(name, g.word())
 			}
 		}
-	})
+		misspelt := g.IntN(10) == 0
+		if misspelt {
+			query.Set(strings.ToUpper(g.word())+"_", g.word())
+		}
+		body := ""
+		if o.body != nil && g.IntN(20) > 0 {
+			text, err := json.Marshal(g.value(o.body, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body = string(text)
+		} else if g.IntN(2) == 0 {
+			body = g.word()
+		}
+		if o.path == "/block" && !strings.Contains(body, "key_store") {
+			continue // nothing else would be tried
+		}
+		as := u.who
+		if g.IntN(2) == 0 {
+			as = root
+		}
+		w := u.call(&as, o.method, path+"?"+query.Encode(), body)
+		if w.Code >= 500 {
+			t.Errorf("%d: %s %s?%s %s: %d %s\n%s", seed, o.method, path, query.Encode(), body, w.Code, w.Body, last(u.bed.Log.String()))
+		}
+		if w.Code >= 400 {
+			code(t, w) // every failure is one
+		} else if misspelt || o.body != nil && strings.TrimSpace(body) == "" {
+			t.Errorf("%d: %s %s?%s %q is done: %d", seed, o.method, path, query.Encode(), body, w.Code)
+		}
+		if w.Code >= 400 && bytes.Contains(w.Body.Bytes(), []byte("panic")) {
+			t.Errorf("%s", w.Body)
+		}
+	}
 }
 
 func last(log string) string { return log[max(0, len(log)-1000):] }

@@ -62,6 +62,7 @@ type Directory struct {
 	oidc     *provider          // nil without one
 	attempts *attempts
 	hashing  chan struct{}  // bounds how many passwords are hashed at once
+	cost     cost           // of the hash of a password
 	lines    *rate.Limiter  // bounds the lines of the log on proofs that failed
 	away     rate.Sometimes // bounds those on a provider that does not answer
 
@@ -96,7 +97,7 @@ func New(c Config) (*Directory, error) {
 	if c.Seals == nil || c.Settings == nil {
 		return nil, errors.New("identity: there is nothing to authenticate users with")
 	}
-	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), hashing: make(chan struct{}, 2),
+	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), hashing: make(chan struct{}, 2), cost: recommended,
 		lines: rate.NewLimiter(1, 100), away: rate.Sometimes{Interval: 10 * time.Second}}
 	d.attempts = newAttempts(c.Now, func() int { // it may be set later
 		if d.Nodes == nil {

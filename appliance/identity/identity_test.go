@@ -174,6 +174,7 @@ func open(t *testing.T, change func(*identity.Config)) *directory {
 	if d.Directory, err = identity.New(c); err != nil {
 		t.Fatal(err)
 	}
+	d.HashCheaply(true)
 	return d
 }
 
@@ -543,6 +544,7 @@ func TestTokens(t *testing.T) {
 // stored; but for the secret of the authenticator app, which has to be.
 func TestNoSecretInTheDatabase(t *testing.T) {
 	d := open(t, nil)
+	d.HashCheaply(false)
 	a := d.enrol("alice", identity.RoleAdministrator)
 	_, token, err := d.CreateToken(t.Context(), root, identity.NewToken{Name: "t", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {

@@ -58,6 +58,7 @@ func (d *directory) another() *identity.Directory {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	again.HashCheaply(true)
 	return again
 }
 

@@ -29,14 +29,21 @@ const (
 	MaxPassword = 256
 )
 
-// Parameters of argon2id: the second recommended option of RFC 9106 section 4.
-const (
-	argonTime    = 3
-	argonMemory  = 64 << 10 // KiB
-	argonThreads = 4
-	saltBytes    = 16
-	hashBytes    = 32
-)
+const saltBytes, hashBytes = 16, 32
+
+// cost has the parameters of argon2id; the memory is in KiB.
+type cost struct {
+	time, memory uint32
+	threads      uint8
+}
+
+// recommended is the second recommended option of RFC 9106 section 4.
+var recommended = cost{time: 3, memory: 64 << 10, threads: 4}
+
+// phc is what a PHC string of that cost begins with.
+func (c cost) phc() string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, c.memory, c.time, c.threads)
+}
 
 // The lock-out after wrong passwords or codes.
 const (
@@ -44,28 +51,26 @@ const (
 	lockTime    = 15 * time.Minute
 )
 
-var phcFormat = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, argonMemory, argonTime, argonThreads)
-
 // hashPassword gives a PHC string.
 func (d *Directory) hashPassword(password string) string {
 	salt := make([]byte, saltBytes)
 	_, _ = rand.Read(salt) // never fails (crypto/rand)
 	b64 := base64.RawStdEncoding.EncodeToString
-	return phcFormat + b64(salt) + "$" + b64(d.argon2(password, salt))
+	return d.cost.phc() + b64(salt) + "$" + b64(d.argon2(password, salt))
 }
 
-// argon2 takes 64 MiB and some hundredths of a second, so that few run at once.
+// argon2 takes 64 MiB and some hundredths of a second at the recommended cost, so that few run at once.
 func (d *Directory) argon2(password string, salt []byte) []byte {
 	d.hashing <- struct{}{}
 	defer func() { <-d.hashing }()
-	return argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, hashBytes)
+	return argon2.IDKey([]byte(password), salt, d.cost.time, d.cost.memory, d.cost.threads, hashBytes)
 }
 
 // checkPassword takes as long for a user that there is not.
 func (d *Directory) checkPassword(stored, password string) bool {
 	salt, want := make([]byte, saltBytes), make([]byte, hashBytes)
 	known := false
-	if rest, ok := strings.CutPrefix(stored, phcFormat); ok {
+	if rest, ok := strings.CutPrefix(stored, d.cost.phc()); ok {
 		s, h, _ := strings.Cut(rest, "$")
 		salt2, err1 := base64.RawStdEncoding.DecodeString(s)
 		want2, err2 := base64.RawStdEncoding.DecodeString(h)

@@ -480,6 +480,7 @@ func TestSessionsOfAnotherProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	again.HashCheaply(true)
 	if p, err := again.Session(t.Context(), a.token, true); err != nil || p.Name != "alice" {
 		t.Errorf("in another process: %+v %v", p, err)
 	}

@@ -5,6 +5,7 @@
 package confine_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,11 +37,12 @@ func TestMemory(t *testing.T) {
 	t.Logf("C code got %s of 1024 MiB", r.Lines[1])
 }
 
-// TestLeak: Go code that leaks ends the process, and says why.
+// TestLeak: Go code that leaks ends the process, and says why. Linux lets Go's heap grow over the bound, as
+// it lies where Go has reserved addresses; what meets the bound is whatever is mapped next.
 func TestLeak(t *testing.T) {
+	words := []string{"out of memory", "cannot allocate memory", "pthread_create failed"} // the heap's, the runtime's own, a thread's
 	_, stderr, err := try(t, task{confine.Rules{MemoryBytes: bound}, []attempt{{"allocate", "1073741824"}}})
-	// Whoever asks first is told: the heap, or the runtime for the stack of a thread.
-	if err == nil || !strings.Contains(string(stderr), "out of memory") && !strings.Contains(string(stderr), "pthread_create failed") {
+	if err == nil || !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(string(stderr), w) }) {
 		t.Errorf("%v: %.300s", err, stderr)
 	}
 }

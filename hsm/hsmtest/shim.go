@@ -42,6 +42,8 @@ type control struct {
 	maxSessions, sessionCode, sessionsTold, otherSessions, sessionCalls atomic.Uint32
 	before, behind, neighbour                                           atomic.Uint32
 	findOne, hidden, vanished, labelMax, idMax, cutSilently             atomic.Uint32
+	pad, anyCase, ghost, nameless, ownHandles, readOnly                 atomic.Uint32
+	refused, refusedCode, needed, neededCode, toldMore                  atomic.Uint32
 	tokenFlags, pinTries, pinTried                                      atomic.Uint32
 	forked                                                              atomic.Uint32
 	functions                                                           [24]struct{ calls, code, codes, hangs, act, acts, delay atomic.Uint32 }
@@ -252,6 +254,8 @@ type Sessions struct {
 	Told bool
 	// Others is how many are in use by others.
 	Others int
+	// More is how many more than there are CK_TOKEN_INFO tells of.
+	More int
 }
 
 // LimitSessions limits the sessions.
@@ -259,6 +263,7 @@ func (s *Shim) LimitSessions(l Sessions) {
 	s.control.sessionCode.Store(uint32(l.Code))
 	s.control.sessionsTold.Store(bit(l.Told))
 	s.control.otherSessions.Store(uint32(l.Others))
+	s.control.toldMore.Store(uint32(l.More))
 	s.control.maxSessions.Store(uint32(l.Max))
 }
 
@@ -292,6 +297,47 @@ func (s *Shim) LimitNames(label, id int, silently bool) {
 	s.control.cutSilently.Store(bit(silently))
 	s.control.labelMax.Store(uint32(label))
 	s.control.idMax.Store(uint32(id))
+}
+
+// PadLabels has CKA_LABEL come back with blanks up to 32 bytes, or with a NUL behind it
+// (opencryptoki#578).
+func (s *Shim) PadLabels(with byte) {
+	if with == 0 {
+		with = 1 // any but a blank
+	}
+	s.control.pad.Store(uint32(with))
+}
+
+// IgnoreCase has a search for a label find those that differ in case as well.
+func (s *Shim) IgnoreCase() { s.control.anyCase.Store(1) }
+
+// FindGhosts has each search find an object that is destroyed, before the others.
+func (s *Shim) FindGhosts() { s.control.ghost.Store(1) }
+
+// FindNameless has each search without a label find an object that has none
+// (CKR_ATTRIBUTE_TYPE_INVALID: libp11#323).
+func (s *Shim) FindNameless() { s.control.nameless.Store(1) }
+
+// OwnHandles has each session count the objects that it finds, and know them by that number alone, as
+// PKCS#11 allows (v2.40 base specification, section 2.5.1; Pkcs11Admin#40, pkcs11-provider#495).
+func (s *Shim) OwnHandles() { s.control.ownHandles.Store(1) }
+
+// ReadOnly has the token give no sessions but for reading (CKR_TOKEN_WRITE_PROTECTED: crypto11#109,
+// OpenSC#2576, cosign#2685).
+func (s *Shim) ReadOnly() { s.control.readOnly.Store(1) }
+
+// Refuse has the token refuse templates that have the attribute with the code (tpm2-pkcs11#90 for
+// CKA_CLASS, node-webcrypto-p11#63 for CKA_SENSITIVE of Luna).
+func (s *Shim) Refuse(attribute, code uint) {
+	s.control.refusedCode.Store(uint32(code))
+	s.control.refused.Store(uint32(attribute) + 1)
+}
+
+// Need has C_UnwrapKey refuse templates that lack the attribute, such as CKA_VALUE_LEN
+// (opencryptoki#897 for Luna, BouncyHsm#102 for IBM CCA).
+func (s *Shim) Need(attribute, code uint) {
+	s.control.neededCode.Store(uint32(code))
+	s.control.needed.Store(uint32(attribute) + 1)
 }
 
 // SetTokenFlags has CK_TOKEN_INFO have these flags besides its own, such as
@@ -372,7 +418,7 @@ func (s *Shim) Reset() {
 	s.Restore()
 	c := s.control
 	for _, w := range []*atomic.Uint32{&c.delay, &c.staleCode, &c.dialect, &c.noGCM, &c.keyWrap, &c.maxSessions, &c.sessionCalls, &c.before, &c.behind,
-		&c.findOne, &c.hidden, &c.labelMax, &c.idMax, &c.tokenFlags, &c.pinTries, &c.forked} {
+		&c.findOne, &c.hidden, &c.labelMax, &c.idMax, &c.pad, &c.anyCase, &c.ghost, &c.nameless, &c.ownHandles, &c.readOnly, &c.refused, &c.needed, &c.toldMore, &c.tokenFlags, &c.pinTries, &c.forked} {
 		w.Store(0)
 	}
 	for i := range c.functions {

@@ -11,8 +11,8 @@ import (
 	"holdfast/hsm/wire"
 )
 
-// wrap gives an error of the binding its function and its CKR_ name; other errors pass with
-// the function's name.
+// wrap gives an error of the binding its function and its CKR_ name, with advice; other errors
+// pass with the function's name.
 func wrap(function string, err error) error {
 	if err == nil {
 		return nil
@@ -21,19 +21,24 @@ func wrap(function string, err error) error {
 	if !ok {
 		return fmt.Errorf("%s: %w", function, err)
 	}
-	name := p.Error()
-	if i := strings.LastIndex(name, ": "); i >= 0 && name[i+2:] != "" {
-		name = name[i+2:]
-	} else {
-		name = fmt.Sprintf("CKR_VENDOR_DEFINED 0x%X", uint(p))
-	}
-	e := &wire.Error{Op: function, Name: name, Code: uint(p)}
+	e := valueOf(function, p)
 	for _, a := range advice {
 		if a.code == e.Code && slices.Contains(a.functions, function) {
 			return fmt.Errorf("%w: %s", e, a.text)
 		}
 	}
 	return e
+}
+
+// valueOf gives an error of the binding its function and its CKR_ name.
+func valueOf(function string, p pkcs11.Error) *wire.Error {
+	name := p.Error()
+	if i := strings.LastIndex(name, ": "); i >= 0 && name[i+2:] != "" {
+		name = name[i+2:]
+	} else {
+		name = fmt.Sprintf("CKR_VENDOR_DEFINED 0x%X", uint(p))
+	}
+	return &wire.Error{Op: function, Name: name, Code: uint(p)}
 }
 
 // advice is what return values mean here, and what to do.
@@ -49,9 +54,23 @@ var advice = []struct {
 	{pkcs11.CKR_SESSION_COUNT, []string{"C_OpenSession"}, "all sessions of the token are in use, and one must be free; end other users of the token, or allow more sessions in the HSM"},
 	{pkcs11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, []string{"C_Login"}, "another user, such as the security officer, is logged in to the token; log that user out"},
 	{pkcs11.CKR_USER_TOO_MANY_TYPES, []string{"C_Login"}, "another user, such as the security officer, is logged in to the token; log that user out"},
-	{pkcs11.CKR_TOKEN_WRITE_PROTECTED, []string{"C_OpenSession", "C_GenerateKey"}, "this user may not make keys in the token; allow it, or make the master key with the vendor's tool"},
-	{pkcs11.CKR_TEMPLATE_INCONSISTENT, []string{"C_CreateObject", "C_UnwrapKey"}, "the HSM does not let the attributes be; a key of custody cached needs a session key that can be read (CKA_SENSITIVE false, CKA_EXTRACTABLE true) if the HSM lacks CKM_AES_GCM, and an imported one CKA_EXTRACTABLE false"},
+	{pkcs11.CKR_TOKEN_WRITE_PROTECTED, []string{"C_OpenSession", "C_GenerateKey"}, mayNotMake},
+	{pkcs11.CKR_SESSION_READ_ONLY, []string{"C_GenerateKey", "C_CreateObject"}, mayNotMake},
+	{pkcs11.CKR_KEY_NOT_WRAPPABLE, []string{"C_WrapKey"}, "the HSM does not wrap a session key that can be read, which custody cached needs where CKM_AES_GCM is missing; allow this user to wrap keys with the master key, or allow CKM_AES_GCM"},
+	{pkcs11.CKR_KEY_UNEXTRACTABLE, []string{"C_WrapKey"}, "the HSM does not wrap a session key that can be read, which custody cached needs where CKM_AES_GCM is missing; allow this user to wrap keys with the master key, or allow CKM_AES_GCM"},
+	{pkcs11.CKR_DEVICE_MEMORY, []string{"C_GenerateKey", "C_CreateObject"}, "the HSM has no room for another object; destroy with the vendor's tool what nothing needs, or give the token more room"},
+	{pkcs11.CKR_RANDOM_NO_RNG, []string{"C_GenerateRandom"}, noRandom},
+	{pkcs11.CKR_FUNCTION_NOT_SUPPORTED, []string{"C_GenerateRandom"}, noRandom},
+	{pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, []string{"C_CreateObject", "C_UnwrapKey"}, notReadable},
+	{pkcs11.CKR_TEMPLATE_INCONSISTENT, []string{"C_CreateObject", "C_UnwrapKey"}, notReadable},
 }
+
+// The advice that several have.
+const (
+	mayNotMake  = "this user may not make keys in the token; allow it, or make the master key and the probe key with the vendor's tool: AES, 256 bits, CKA_SENSITIVE true, CKA_EXTRACTABLE false, CKA_ENCRYPT and CKA_DECRYPT true"
+	noRandom    = "the HSM gives this user no random numbers, of which Holdfast makes all keys; allow C_GenerateRandom, or use another HSM"
+	notReadable = "the HSM does not let the attributes be; a key of custody cached needs a session key that can be read (CKA_SENSITIVE false, CKA_EXTRACTABLE true) if the HSM lacks CKM_AES_GCM, and an imported one CKA_EXTRACTABLE false"
+)
 
 func codeIn(err error, codes ...uint) bool {
 	if p, ok := errors.AsType[pkcs11.Error](err); ok {
@@ -84,18 +103,23 @@ func tokenLost(err error) bool {
 
 // noSession: the token has no session to give. AWS CloudHSM has said CKR_ARGUMENTS_BAD.
 func noSession(err error) bool {
-	return codeIn(err, pkcs11.CKR_SESSION_COUNT, pkcs11.CKR_ARGUMENTS_BAD)
+	return codeIn(err, pkcs11.CKR_SESSION_COUNT, pkcs11.CKR_ARGUMENTS_BAD, pkcs11.CKR_DEVICE_MEMORY)
+}
+
+// templateRefused: the token does not take the attributes of a template, or not all of them.
+func templateRefused(err error) bool {
+	return codeIn(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT)
 }
 
 // handleStale: the key object's handle is not valid any more.
 func handleStale(err error) bool {
-	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID)
+	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID, pkcs11.CKR_WRAPPING_KEY_HANDLE_INVALID, pkcs11.CKR_UNWRAPPING_KEY_HANDLE_INVALID)
 }
 
 // dataRefused: the token takes no such object, now or later.
 func dataRefused(err error) bool {
 	return codeIn(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_ACTION_PROHIBITED, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
-		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_TOKEN_WRITE_PROTECTED)
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_TOKEN_WRITE_PROTECTED, pkcs11.CKR_SESSION_READ_ONLY)
 }
 
 // pinRefused: another attempt with the same PIN can only do harm.

@@ -199,6 +199,9 @@ func (t *token) unwrapKey(h pkcs11.SessionHandle, key pkcs11.ObjectHandle, wrapp
 			return wrap("C_Decrypt", err)
 		}
 		object, err := t.module.UnwrapKey(h, m, key, wrapped, readable)
+		if templateRefused(err) { // PKCS#11 forbids the length, and Luna and others want it
+			object, err = t.module.UnwrapKey(h, m, key, wrapped, append(readable[:len(readable):len(readable)], pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, keyBytes)))
+		}
 		if err != nil {
 			return wrap("C_UnwrapKey", err)
 		}

@@ -95,12 +95,13 @@ func (t *token) importKey(until time.Time, label string, key []byte) error {
 		if err := t.mustNotExist(h, label); err != nil {
 			return err
 		}
-		var object pkcs11.ObjectHandle
-		err := erasing(len(key), func() (err error) {
-			object, err = t.module.CreateObject(h, t.keyTemplate(label, key))
-			return err
+		return t.makeKey(h, "C_CreateObject", label, key, func(template []*pkcs11.Attribute) (object pkcs11.ObjectHandle, err error) {
+			err = erasing(len(key), func() (err error) {
+				object, err = t.module.CreateObject(h, template)
+				return err
+			})
+			return object, err
 		})
-		return t.made(h, "C_CreateObject", label, object, err)
 	})
 }
 
@@ -233,7 +234,7 @@ func (t *token) createData(until time.Time, o dataObject) error {
 		return fmt.Errorf("data object %q: %d bytes; at most %d are kept", o.label, len(o.value), maxDataValue)
 	}
 	return t.do(until, func(h pkcs11.SessionHandle) error {
-		found, err := t.findAll(h, 1, dataTemplate(pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label)))
+		found, err := t.labelled(h, o.label, dataTemplate())
 		if err != nil {
 			return err
 		}
@@ -244,9 +245,10 @@ func (t *token) createData(until time.Time, o dataObject) error {
 			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, o.label),
 			pkcs11.NewAttribute(pkcs11.CKA_VALUE, o.value)))
+		p, long := labelRefused(o.label, err)
 		switch {
-		case labelRefused(o.label, err):
-			return fmt.Errorf("data object %q: %w: %w: its label has %d bytes, and this HSM may take fewer", o.label, wire.NoDataObjects, wrap("C_CreateObject", err), len(o.label))
+		case long:
+			return fmt.Errorf("data object %q: %w: %w: its label has %d bytes, and this HSM may take fewer", o.label, wire.NoDataObjects, valueOf("C_CreateObject", p), len(o.label))
 		case dataRefused(err):
 			return fmt.Errorf("data object %q: %w: %w", o.label, wire.NoDataObjects, wrap("C_CreateObject", err))
 		case err != nil:

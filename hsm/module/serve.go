@@ -58,17 +58,17 @@ func (s *server) serve(stream wire.Stream) error {
 		return err
 	}
 	defer func() { _ = c.Close() }() // it has ended
-	for {
-		m, err := c.Receive()
+	for m, err := c.Receive(); ; {
 		if err != nil {
 			return err
 		}
-		answer, err := s.answer(c, m)
+		answer, failed := s.answer(c, m)
 		c.Done() // what was asked is not needed any more
-		if err := c.Answer(wire.Completed, answer.fields, err); err != nil {
-			return err
-		}
+		err = c.Put(answer.fields, failed)
 		answer.clear()
+		if err == nil {
+			m, err = c.Next()
+		}
 	}
 }
 

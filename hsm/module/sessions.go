@@ -51,9 +51,13 @@ func available(i pkcs11.TokenInfo) int {
 	return free
 }
 
-// newSession opens one more.
+// newSession opens one more. A token that lets nobody change anything has sessions for reading
+// alone, in which keys are used, and none is made.
 func (s *sessions) newSession() (pkcs11.SessionHandle, error) {
 	h, err := s.module.OpenSession(s.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if codeIn(err, pkcs11.CKR_TOKEN_WRITE_PROTECTED) {
+		h, err = s.module.OpenSession(s.slot, pkcs11.CKF_SERIAL_SESSION)
+	}
 	return h, wrap("C_OpenSession", err)
 }
 

@@ -211,6 +211,9 @@ func text(secret []byte) string { return unsafe.String(unsafe.SliceData(secret),
 // before.
 func (t *token) prepare(p wire.Preparation, known sealed) (sealed, error) {
 	err := t.do(time.Now().Add(time.Minute), func(h pkcs11.SessionHandle) error {
+		if _, err := t.module.GenerateRandom(h, keyBytes); err != nil { // all keys are made of it
+			return wrap("C_GenerateRandom", err)
+		}
 		patience := late
 		if p.MakeMasterKey {
 			patience = 0 // it was searched for when the token was opened
@@ -313,6 +316,38 @@ type use struct {
 	name      string
 }
 
+// unsaid are the attributes that a template leaves out, one set after the other, where the token
+// refuses it: some know these values by themselves and do not have them said. CKA_CLASS and
+// CKA_KEY_TYPE follow from the mechanism that makes a key.
+var unsaid = [][]uint{nil, {pkcs11.CKA_PRIVATE}, {pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE}, {pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE},
+	{pkcs11.CKA_PRIVATE, pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE}}
+
+// makeKey has the token make a key, of value nil, or take it. The error is that of the whole template.
+func (t *token) makeKey(h pkcs11.SessionHandle, function, label string, value []byte, make func([]*pkcs11.Attribute) (pkcs11.ObjectHandle, error)) error {
+	var first error
+	for _, left := range unsaid {
+		template := t.keyTemplate(label, value)
+		if value == nil || !slices.Contains(left, uint(pkcs11.CKA_CLASS)) {
+			template = slices.DeleteFunc(template, func(a *pkcs11.Attribute) bool { return slices.Contains(left, a.Type) })
+		}
+		key, err := make(template)
+		if first == nil {
+			first = err
+		}
+		if templateRefused(err) {
+			continue
+		}
+		if err == nil && len(left) > 0 { // then the token must have given it what it was not told
+			err = t.checkAttributes(h, label, key, needed{pkcs11.CKA_PRIVATE, "CKA_PRIVATE true", true})
+			if err != nil {
+				return either(wrap("C_DestroyObject", t.module.DestroyObject(h, key)), fmt.Errorf("%w, and the HSM refuses templates that say so: %w", err, wrap(function, first)))
+			}
+		}
+		return t.made(h, function, label, key, err)
+	}
+	return t.made(h, function, label, 0, first)
+}
+
 // keyTemplate is what each key has. A key of value nil is made by the token. CKA_ID is left
 // out: nothing needs it, and some tokens refuse one of more than two bytes.
 func (t *token) keyTemplate(label string, value []byte) []*pkcs11.Attribute {
@@ -339,14 +374,15 @@ const keyBytes = 32
 
 // generate makes an AES-256 key that stays in the token.
 func (t *token) generate(h pkcs11.SessionHandle, label string) error {
-	key, err := t.module.GenerateKey(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, t.keyTemplate(label, nil))
-	return t.made(h, "C_GenerateKey", label, key, err)
+	return t.makeKey(h, "C_GenerateKey", label, nil, func(template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+		return t.module.GenerateKey(h, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}, template)
+	})
 }
 
 // made keeps a key object that was made, if it can be found again.
 func (t *token) made(h pkcs11.SessionHandle, function, label string, key pkcs11.ObjectHandle, err error) error {
-	if labelRefused(label, err) {
-		return fmt.Errorf("key %q: %w: its label has %d bytes, and this HSM may take fewer; %s", label, wrap(function, err), len(label), t.otherLabel(label))
+	if p, ok := labelRefused(label, err); ok {
+		return fmt.Errorf("key %q: %w: its label has %d bytes, and this HSM may take fewer; %s", label, valueOf(function, p), len(label), t.otherLabel(label))
 	} else if err != nil {
 		return wrap(function, err)
 	}
@@ -366,8 +402,9 @@ func (t *token) made(h pkcs11.SessionHandle, function, label string, key pkcs11.
 const shortLabel = 16
 
 // labelRefused says whether the length of a label may be why an object was not made.
-func labelRefused(label string, err error) bool {
-	return len(label) > shortLabel && codeIn(err, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_DATA_LEN_RANGE)
+func labelRefused(label string, err error) (p pkcs11.Error, ok bool) {
+	p, ok = errors.AsType[pkcs11.Error](err)
+	return p, ok && len(label) > shortLabel && codeIn(p, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_DATA_LEN_RANGE)
 }
 
 // otherLabel says what to do where a label is too long.
@@ -381,19 +418,22 @@ func (t *token) otherLabel(label string) string {
 	return fmt.Sprintf("keys of custody hsm need labels of %d bytes: use custody cached", wire.LongLabel)
 }
 
-// checkAttributes refuses a key that does not protect what depends on it.
-func (t *token) checkAttributes(h pkcs11.SessionHandle, label string, key pkcs11.ObjectHandle) error {
-	type needed struct {
-		attribute uint
-		name      string
-		want      any
-	}
+// needed is an attribute that a key must have.
+type needed struct {
+	attribute uint
+	name      string
+	want      any
+}
+
+// checkAttributes refuses a key that does not protect what depends on it, or lacks what else is needed.
+func (t *token) checkAttributes(h pkcs11.SessionHandle, label string, key pkcs11.ObjectHandle, more ...needed) error {
 	need := []needed{
 		{pkcs11.CKA_KEY_TYPE, "CKA_KEY_TYPE CKK_AES", uint(pkcs11.CKK_AES)},
 		{pkcs11.CKA_VALUE_LEN, "CKA_VALUE_LEN 32", uint(keyBytes)},
 		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE true", true},
 		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE false", false},
 	}
+	need = append(need, more...)
 	for _, u := range t.uses() {
 		need = append(need, needed{u.attribute, u.name + " true", true})
 	}
@@ -498,7 +538,7 @@ func (t *token) tryKnown(until time.Time) error {
 	return t.once(until, func(h pkcs11.SessionHandle) error {
 		if i, err := t.module.GetSessionInfo(h); err != nil {
 			return wrap("C_GetSessionInfo", err)
-		} else if i.State != pkcs11.CKS_RW_USER_FUNCTIONS {
+		} else if i.State != pkcs11.CKS_RW_USER_FUNCTIONS && i.State != pkcs11.CKS_RO_USER_FUNCTIONS {
 			return errors.New("it has lost the login")
 		}
 		return t.decryptKnown(h, known)
@@ -570,13 +610,15 @@ func (t *token) forgetKey(label string) {
 // maxAlike bounds how many objects are looked at that a search for one label finds.
 const maxAlike = 100
 
-// objects gives up to two key objects of that label. That a search finds an object is not believed:
-// some tokens take labels for the same that differ in case, or find what is destroyed.
+// objects gives up to two key objects of that label.
 func (t *token) objects(h pkcs11.SessionHandle, label string) (same []pkcs11.ObjectHandle, err error) {
-	found, err := t.findAll(h, maxAlike, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-	})
+	return t.labelled(h, label, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY)})
+}
+
+// labelled gives up to two objects of that label which fit the template. That a search finds an object
+// is not believed: some tokens take labels for the same that differ in case, or find what is destroyed.
+func (t *token) labelled(h pkcs11.SessionHandle, label string, template []*pkcs11.Attribute) (same []pkcs11.ObjectHandle, err error) {
+	found, err := t.findAll(h, maxAlike, append(template, pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)))
 	if err != nil {
 		return nil, err
 	}

@@ -130,6 +130,7 @@ func (p *child) killGroup() { _ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) } 
 
 func (p *child) Connections() []*net.UnixConn { return p.connections }
 func (p *child) Done() <-chan struct{}        { return p.done }
+func (p *child) Said() <-chan struct{}        { return p.done }
 func (p *child) PID() int                     { return p.cmd.Process.Pid }
 
 func (p *child) Kill() {

@@ -29,8 +29,10 @@ type Process interface {
 	Kill()
 	// Done is closed when it has ended.
 	Done() <-chan struct{}
-	// End says then why, in words, with the last whole lines that it wrote.
+	// End says then why, in words, with the last whole lines that it wrote. What a unit has not said yet is
+	// missing until Said is closed, a few seconds after Done at most.
 	End() string
+	Said() <-chan struct{}
 	// PID is its process ID; 0 if that is not known.
 	PID() int
 }

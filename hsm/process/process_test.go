@@ -413,6 +413,7 @@ func unitEnds(t *testing.T, what string) {
 		t.Fatal(err)
 	}
 	within(t, other.Done(), "the other ends")
+	within(t, other.Said(), "its unit says how")
 	if want := "exit status 7; 11 bytes on standard output: to be read"; other.End() != want {
 		t.Errorf("%q, not %q", other.End(), want)
 	}

@@ -156,7 +156,7 @@ const fileClock = 10 * time.Millisecond
 
 // endWait is how long the unit may take to say how its process ended, maxEnd how many bytes count of that.
 const (
-	endWait = 2 * time.Second
+	endWait = 5 * time.Second
 	maxEnd  = 256
 )
 
@@ -172,7 +172,7 @@ func (s *service) how() string {
 		select {
 		case <-again.C:
 		case <-late:
-			return "it has ended, and its unit does not say how"
+			return "its unit does not say how"
 		}
 	}
 }
@@ -195,6 +195,7 @@ func readEnd(file string, since time.Time) (line string, whole bool) {
 
 func (s *service) Connections() []*net.UnixConn { return s.connections }
 func (s *service) Done() <-chan struct{}        { return s.done }
+func (s *service) Said() <-chan struct{}        { return s.said }
 func (s *service) PID() int                     { return 0 }
 
 // Kill closes the connections. The process ends at the end of the first; one that cannot is ended by its
@@ -206,9 +207,10 @@ func (s *service) Kill() {
 
 func (s *service) End() string {
 	select {
-	case <-s.done:
-		<-s.said // soon after
+	case <-s.said:
 		return s.end
+	case <-s.done:
+		return "its unit has not said how yet"
 	default:
 		return ""
 	}

@@ -92,7 +92,7 @@ func failed(err error) Message {
 func failureOf(m Message) error {
 	f := &failure{}
 	if len(m.Fields) != 1 || json.Unmarshal(m.Fields[0], f) != nil || f.Text == "" {
-		return &Broken{ErrFrame}
+		return &Broken{Err: ErrFrame}
 	}
 	return f
 }

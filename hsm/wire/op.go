@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -176,17 +177,29 @@ func Read[T any](field []byte) (v T, err error) {
 }
 
 // Ask sends a request and gives the fields of the answer to use, once for each message of
-// it. The fields are cleared when use returns. The error is the other side's, of use, or of
-// the connection.
+// it. The fields are cleared when use returns. The error is the other side's, of use, of a
+// request that is too large, or of the connection.
 func (c *Conn) Ask(m Message, use func(fields [][]byte) error) error {
-	if err := c.Send(m); err != nil {
-		return &Broken{err}
+	if c.n > 0 {
+		return &Broken{Err: ErrFrame} // it spoke unasked, and what it said would be taken for the answer
 	}
-	return c.Await(use)
+	b, err := c.pack(m)
+	if err != nil {
+		return err
+	}
+	first, err := c.exchange(b)
+	if errors.Is(err, errUnsent) {
+		return &Broken{Err: err, Unsent: true}
+	}
+	return c.await(first, err, use)
 }
 
 // Broken is a failure of the connection, and not of what was asked.
-type Broken struct{ Err error }
+type Broken struct {
+	Err error
+	// Unsent says that nothing was sent: there is no answer to wait for.
+	Unsent bool
+}
 
 func (b *Broken) Error() string { return b.Err.Error() }
 
@@ -196,33 +209,54 @@ func (b *Broken) Unwrap() error { return b.Err }
 // Await receives the answer to what was sent, as [Conn.Ask] does. After a [Broken] by the
 // deadline it can be called again.
 func (c *Conn) Await(use func(fields [][]byte) error) error {
+	m, err := c.Receive()
+	return c.await(m, err, use)
+}
+
+// await uses the answer that begins with m, or with the error of its receipt.
+func (c *Conn) await(m Message, err error, use func(fields [][]byte) error) error {
 	for {
-		m, err := c.Receive()
 		if err != nil {
-			return &Broken{err}
+			return &Broken{Err: err}
 		}
-		switch Answer(m.Kind) {
+		kind := Answer(m.Kind)
+		switch kind {
 		case Completed, More:
 			err = use(m.Fields)
 		case Failed:
 			err = failureOf(m)
 		default:
-			err = &Broken{ErrFrame}
+			err = &Broken{Err: ErrFrame}
 		}
 		c.Done()
 		switch {
-		case Answer(m.Kind) != More:
+		case kind != More:
 			return err
 		case err != nil: // what else is to come would be taken for another answer
-			return &Broken{err}
+			return &Broken{Err: err}
 		}
+		m, err = c.Receive()
 	}
 }
 
 // Answer sends an answer: the fields, or the error.
 func (c *Conn) Answer(kind Answer, fields [][]byte, err error) error {
+	return c.Send(answerOf(kind, fields, err))
+}
+
+// Put has the answer to a request, its last, copied to the connection's memory, for
+// [Conn.Next] to send.
+func (c *Conn) Put(fields [][]byte, err error) error {
+	c.put, err = c.pack(answerOf(Completed, fields, err))
+	return err
+}
+
+// Next sends what was put, clears it, and gives the next request.
+func (c *Conn) Next() (Message, error) { return c.exchange(c.put) }
+
+func answerOf(kind Answer, fields [][]byte, err error) Message {
 	if err != nil {
-		return c.Send(failed(err))
+		return failed(err)
 	}
-	return c.Send(Message{Kind: byte(kind), Fields: fields})
+	return Message{Kind: byte(kind), Fields: fields}
 }

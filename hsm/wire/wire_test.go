@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,116 @@ func TestResume(t *testing.T) {
 		if got = ""; b.Await(use) != nil || got != "yes" {
 			t.Errorf("cut at %d: %q", cut, got)
 		}
+	}
+}
+
+// TestAsked: questions and answers go to and fro, also those that the socket does not take at once.
+func TestAsked(t *testing.T) {
+	a, b, _ := pair(t)
+	ended := make(chan error, 1)
+	go func() {
+		m, err := b.Receive()
+		for err == nil {
+			fields := slices.Clone(m.Fields)
+			slices.Reverse(fields)
+			err = b.Put(fields, nil)
+			b.Done()
+			if err == nil {
+				m, err = b.Next()
+			}
+		}
+		ended <- err
+	}()
+	for _, n := range []int{0, 1, 16 << 10, 250 << 10, 3} {
+		one, other := bytes.Repeat([]byte{1}, n), []byte("other")
+		err := a.Ask(wire.Message{Kind: 1, Fields: [][]byte{one, other}}, func(fields [][]byte) error {
+			if len(fields) != 2 || !bytes.Equal(fields[0], other) || !bytes.Equal(fields[1], one) {
+				t.Errorf("%d bytes: the answer is another", n)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Ask(wire.Message{Fields: [][]byte{make([]byte, wire.MaxFrame)}}, nil); err == nil || errors.As(err, new(*wire.Broken)) {
+		t.Errorf("too large a question: %v", err) // the connection is as it was
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, io.EOF) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestUnsent: a question after the deadline is not sent, and the next one has its own answer.
+func TestUnsent(t *testing.T) {
+	a, b, _ := pair(t)
+	if err := a.SetDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var broken *wire.Broken
+	if err := a.Ask(wire.Message{Kind: 1}, nil); !errors.As(err, &broken) || !broken.Unsent || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	if err := a.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan byte, 1)
+	go func() {
+		m, err := b.Receive()
+		_ = errors.Join(err, b.Answer(wire.Completed, nil, nil)) // Ask says it
+		asked <- m.Kind
+	}()
+	if err := a.Ask(wire.Message{Kind: 2}, func([][]byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if kind := <-asked; kind != 2 {
+		t.Errorf("question %d was sent", kind)
+	}
+}
+
+// TestSentFurther: a deadline in the middle of a question loses nothing of it.
+func TestSentFurther(t *testing.T) {
+	a, b, _ := pair(t)
+	large := bytes.Repeat([]byte{7}, 250<<10) // more than a socket has room for
+	if err := a.SetDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	var broken *wire.Broken
+	if err := a.Ask(wire.Message{Kind: 1, Fields: [][]byte{large}}, nil); !errors.As(err, &broken) || broken.Unsent || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	if err := a.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	came := make(chan bool, 1)
+	go func() {
+		m, err := b.Receive()
+		same := err == nil && len(m.Fields) == 1 && bytes.Equal(m.Fields[0], large)
+		_ = b.Answer(wire.Completed, nil, nil) // Await says it
+		came <- same
+	}()
+	if err := a.Await(func([][]byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !<-came {
+		t.Error("the question came as another")
+	}
+}
+
+// TestUnasked: what comes behind an answer is not taken for the next one.
+func TestUnasked(t *testing.T) {
+	one := frame(byte(wire.Completed))
+	c := must(wire.NewConn(stream{bytes.NewReader(append(one, one...))}))(t)
+	defer c.Close()
+	none := func([][]byte) error { return nil }
+	if err := c.Ask(wire.Message{Kind: 1}, none); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ask(wire.Message{Kind: 1}, none); !errors.Is(err, wire.ErrFrame) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -155,6 +156,33 @@ func TestOpenLoopCountsFromWhenDue(t *testing.T) {
 	for i, took := range times {
 		if took < stall-duration {
 			t.Errorf("request %d took %s, though the server stalled for %s", i, took, stall)
+		}
+	}
+}
+
+// TestChildrenCount: what a module's process uses is the server's.
+func TestChildrenCount(t *testing.T) {
+	p, err := start("two shells", filepath.Join(t.TempDir(), "log"), "sh", "-c", `sh -c 'while :; do :; done' & trap 'kill $!' TERM; wait`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(clockTick)
+	defer tick.Stop()
+	for {
+		used, err := p.cpu()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used >= 10*clockTick {
+			return // by the inner one: the outer one waits
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s of CPU time are counted in a minute of work", used)
 		}
 	}
 }

@@ -98,21 +98,52 @@ func (p *process) forgetLog() error { return os.Truncate(p.log, 0) }
 // platforms (proc(5), USER_HZ).
 const clockTick = 10 * time.Millisecond
 
-// cpu is the CPU time that the process has used so far.
+// cpu is the CPU time that the process has used so far, with the processes that it has started, such as a PKCS#11
+// module's.
 func (p *process) cpu() (time.Duration, error) {
-	text, err := p.proc("stat")
+	used, err := cpuOf(strconv.Itoa(p.cmd.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return used, nil
+}
+
+func cpuOf(pid string) (time.Duration, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
 	if err != nil {
 		return 0, err
 	}
 	// The second field is the name in parentheses and may hold anything.
-	_, rest, _ := strings.Cut(text, ") ")
+	_, rest, _ := strings.Cut(string(text), ") ")
 	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("%s: /proc has an unknown form of stat", p.name)
+	if len(fields) < 15 {
+		return 0, errors.New("/proc has an unknown form of stat")
 	}
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
+	var used time.Duration
+	for _, ticks := range fields[11:15] { // user and system, and those of children that have ended
+		n, err := strconv.ParseInt(ticks, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		used += time.Duration(n) * clockTick
+	}
+	lists, err := filepath.Glob(filepath.Join("/proc", pid, "task", "*", "children"))
+	if err != nil {
+		return 0, err
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // that thread has ended, and its children are another's
+		}
+		for _, child := range strings.Fields(string(text)) {
+			n, err := cpuOf(child)
+			if err == nil { // else it has ended meanwhile
+				used += n
+			}
+		}
+	}
+	return used, nil
 }
 
 // memory is what the process has in memory now, and had at most, in KiB.

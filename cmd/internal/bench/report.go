@@ -14,7 +14,7 @@ func (r *Result) print(w io.Writer) error {
 	fmt.Fprintf(&b, "Holdfast benchmark, %s\n", r.Date.Format("2006-01-02 15:04 MST"))
 	fmt.Fprintf(&b, "%s, %s, %d CPUs, Linux %s, load before %s\n", m.Go, m.CPU, m.CPUs, m.Kernel, m.LoadBefore)
 	fmt.Fprintf(&b, "Load and servers share the machine. Medians of %d rounds of %g s, %d connections, TLS 1.3, HTTP/1.1.\n", s.Rounds, s.Seconds, s.Connections)
-	fmt.Fprintf(&b, "CPU is of the server's process, per request. At %d requests/s latency counts from when a request was due.\n", s.Rate)
+	fmt.Fprintf(&b, "CPU is of the server's process and of those that it has started, per request. At %d requests/s latency counts from when a request was due.\n", s.Rate)
 	fmt.Fprintf(&b, "Rounds of the bare handler: %s. The closer they are, the quieter the machine was, and the more the figures are worth.\n", spreadOf(r.Series[0].ClosedRounds))
 
 	table(&b, "Requests", fmt.Sprintf("token\tcustody\toperation\trequests/s\tof bare\tp50 ms\tp99 ms\tCPU us\tof bare\tat %d/s: p50 ms\tp99 ms", s.Rate), func(row func(string, ...any)) {

@@ -49,7 +49,7 @@ type Load struct {
 	PerSecond float64 `json:"requests_per_second"`
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
-	// CPU is what the server's process alone used, whatever the load generator
+	// CPU is what the server's process and its module processes used, whatever the load generator
 	// took of the machine.
 	CPU float64 `json:"server_cpu_us_per_request"`
 }

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -72,6 +73,11 @@ struct control {
 	word before, behind, neighbour; /* slots, and what their C_GetTokenInfo returns; ALWAYS: it hangs */
 	word find_one, hidden, vanished;
 	word label_max, id_max, cut_silently;
+	word pad, any_case, ghost, nameless; /* what searches and labels are like */
+	word own_handles;  /* a handle is of the session that has found the object */
+	word read_only;
+	word refused, refused_code, needed, needed_code; /* attributes of templates, and 1 */
+	word told_more;    /* sessions than there are */
 	word token_flags, pin_tries, pin_tried;
 	word forked;       /* the last process that was forked */
 	struct function f[FUNCTIONS];
@@ -82,11 +88,17 @@ struct session {
 	CK_SESSION_HANDLE handle; /* 0: none */
 	uint32_t calls;
 	int hidden;                /* the search under way finds nothing */
+	int any_case, ghost, nameless; /* what else it does */
+	char label[128];           /* that it looks for, if any_case */
+	CK_OBJECT_HANDLE own[256]; /* the objects of its handles, from 1 */
+	CK_ULONG owns;
 	CK_OBJECT_HANDLE key_wrap; /* the key of C_Encrypt or C_Decrypt by key wrapping */
 	CK_BYTE iv[128];           /* that was made for C_Encrypt */
 	CK_ULONG iv_len;
 	CK_BYTE_PTR iv_back;       /* where it is written to; NULL: behind the tag */
 };
+
+enum { ATTRIBUTES = 64 };
 
 static struct control *control;
 static CK_FUNCTION_LIST_PTR real;
@@ -233,6 +245,33 @@ static CK_RV enter(int n, int crosses, CK_SESSION_HANDLE s)
 	return CKR_OK;
 }
 
+/* Handles of the session's own, where they are: they count what the session has found, from 1 or 2,
+ * so that the handle of one session can be another object's in the next. */
+static CK_ULONG first_of(struct session *x) { return 1 + (x - sessions) % 2; }
+
+static CK_OBJECT_HANDLE ours(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE real_handle)
+{
+	struct session *x = session(s, s);
+	if (x == NULL || !atomic_load(&control->own_handles))
+		return real_handle;
+	for (CK_ULONG i = 0; i < x->owns; i++)
+		if (x->own[i] == real_handle)
+			return i + first_of(x);
+	if (x->owns == sizeof x->own / sizeof *x->own)
+		return CK_INVALID_HANDLE;
+	x->own[x->owns] = real_handle;
+	return x->owns++ + first_of(x);
+}
+
+static CK_OBJECT_HANDLE theirs(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE handle)
+{
+	struct session *x = session(s, s);
+	if (x == NULL || !atomic_load(&control->own_handles))
+		return handle;
+	CK_ULONG at = handle - first_of(x);
+	return handle >= first_of(x) && at < x->owns ? x->own[at] : CK_INVALID_HANDLE;
+}
+
 /* Defines a function that does nothing of its own. */
 #define FORWARD(name, crosses, session, params, arguments) \
 	static CK_RV my_##name params                        \
@@ -247,7 +286,7 @@ static CK_RV enter(int n, int crosses, CK_SESSION_HANDLE s)
 		return rv
 
 FORWARD(C_GetSessionInfo, 0, s, (CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR a), (s, a))
-FORWARD(C_DestroyObject, 1, s, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE a), (s, a))
+FORWARD(C_DestroyObject, 1, s, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE a), (s, theirs(s, a)))
 FORWARD(C_GenerateRandom, 1, s, (CK_SESSION_HANDLE s, CK_BYTE_PTR a, CK_ULONG b), (s, a, b))
 
 static CK_RV my_C_Initialize(CK_VOID_PTR a)
@@ -324,7 +363,7 @@ static CK_RV my_C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR out)
 	if (tries > 0 && tried > 0)
 		out->flags |= tried >= tries ? CKF_USER_PIN_LOCKED : tried + 1 == tries ? CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW : CKF_USER_PIN_COUNT_LOW;
 	if (max > 0 && atomic_load(&control->sessions_told)) {
-		out->ulMaxSessionCount = out->ulMaxRwSessionCount = max;
+		out->ulMaxSessionCount = out->ulMaxRwSessionCount = max + atomic_load(&control->told_more);
 		out->ulSessionCount = out->ulRwSessionCount = atomic_load(&open_sessions) + atomic_load(&control->other_sessions);
 	} else if (max > 0) {
 		out->ulMaxSessionCount = out->ulMaxRwSessionCount = CK_EFFECTIVELY_INFINITE;
@@ -383,6 +422,8 @@ static CK_RV my_C_OpenSession(CK_SLOT_ID a, CK_FLAGS b, CK_VOID_PTR c, CK_NOTIFY
 	uint32_t max = atomic_load(&control->max_sessions);
 	if (max > 0 && atomic_load(&open_sessions) + atomic_load(&control->other_sessions) >= max)
 		return atomic_load(&control->session_code);
+	if (atomic_load(&control->read_only) && (b & CKF_RW_SESSION))
+		return CKR_TOKEN_WRITE_PROTECTED;
 	rv = real->C_OpenSession(a, b, c, d, e);
 	if (rv == CKR_OK)
 		session(0, *e);
@@ -419,28 +460,99 @@ static CK_RV my_C_FindObjectsInit(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR a, CK_UL
 {
 	ENTER(C_FindObjectsInit, 1, s);
 	struct session *x = session(s, s);
-	if (x != NULL)
-		x->hidden = take(&control->hidden) || atomic_load(&control->vanished);
-	return real->C_FindObjectsInit(s, a, b);
+	if (x == NULL)
+		return real->C_FindObjectsInit(s, a, b);
+	x->hidden = take(&control->hidden) || atomic_load(&control->vanished);
+	x->ghost = atomic_load(&control->ghost) != 0;
+	x->any_case = 0;
+	x->nameless = atomic_load(&control->nameless) != 0;
+	CK_ATTRIBUTE kept[ATTRIBUTES];
+	CK_ULONG keeps = 0;
+	for (CK_ULONG i = 0; i < b && b <= ATTRIBUTES; i++) {
+		if (a[i].type == CKA_LABEL)
+			x->nameless = 0;
+		if (a[i].type == CKA_LABEL && atomic_load(&control->any_case) && a[i].ulValueLen < sizeof x->label) {
+			memcpy(x->label, a[i].pValue, a[i].ulValueLen);
+			x->label[a[i].ulValueLen] = 0;
+			x->any_case = 1;
+			continue;
+		}
+		kept[keeps++] = a[i];
+	}
+	return x->any_case ? real->C_FindObjectsInit(s, kept, keeps) : real->C_FindObjectsInit(s, a, b);
 }
+
+/* Whether an object has the label that the search is for, but for the case. */
+static int alike(struct session *x, CK_OBJECT_HANDLE o)
+{
+	char label[sizeof x->label] = {0};
+	CK_ATTRIBUTE a = {CKA_LABEL, label, sizeof label - 1};
+	return real->C_GetAttributeValue(x->handle, o, &a, 1) == CKR_OK && strcasecmp(label, x->label) == 0;
+}
+
+enum { GHOST = 0x7ffff001, NAMELESS };
 
 static CK_RV my_C_FindObjects(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR a, CK_ULONG max, CK_ULONG_PTR n)
 {
 	ENTER(C_FindObjects, 0, s);
 	struct session *x = session(s, s);
-	rv = real->C_FindObjects(s, a, max > 1 && atomic_load(&control->find_one) ? 1 : max, n);
+	if (x != NULL && max > 0 && (x->ghost || x->nameless)) { /* by itself, before the others */
+		*a = ours(s, x->ghost ? GHOST : NAMELESS);
+		*n = 1;
+		if (x->ghost)
+			x->ghost = 0;
+		else
+			x->nameless = 0;
+		return CKR_OK;
+	}
+	do {
+		rv = real->C_FindObjects(s, a, max > 1 && atomic_load(&control->find_one) ? 1 : max, n);
+		CK_ULONG found = *n;
+		*n = 0;
+		for (CK_ULONG i = 0; rv == CKR_OK && i < found; i++)
+			if (x == NULL || !x->any_case || alike(x, a[i]))
+				a[(*n)++] = a[i];
+		if (found == 0)
+			break;
+	} while (rv == CKR_OK && *n == 0);
 	if (x != NULL && x->hidden)
 		*n = 0;
+	for (CK_ULONG i = 0; rv == CKR_OK && i < *n; i++)
+		a[i] = ours(s, a[i]);
 	return rv;
 }
+
+enum { PADDED = 32 };
 
 static CK_RV my_C_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR a, CK_ULONG n)
 {
 	ENTER(C_GetAttributeValue, 1, s);
-	return atomic_load(&control->vanished) ? CKR_OBJECT_HANDLE_INVALID : real->C_GetAttributeValue(s, o, a, n);
+	o = theirs(s, o);
+	if (o == NAMELESS)
+		return CKR_ATTRIBUTE_TYPE_INVALID;
+	if (atomic_load(&control->vanished))
+		return CKR_OBJECT_HANDLE_INVALID;
+	char pad = (char)atomic_load(&control->pad);
+	if (pad == 0 || n != 1 || a->type != CKA_LABEL)
+		return real->C_GetAttributeValue(s, o, a, n);
+	/* A label of 32 bytes, filled up with blanks, or one with a NUL behind it. */
+	CK_BYTE label[256];
+	CK_ATTRIBUTE own = {CKA_LABEL, label, sizeof label};
+	rv = real->C_GetAttributeValue(s, o, &own, 1);
+	if (rv != CKR_OK)
+		return rv;
+	if (pad == ' ')
+		while (own.ulValueLen < PADDED)
+			label[own.ulValueLen++] = ' ';
+	else
+		label[own.ulValueLen++] = 0;
+	if (a->pValue != NULL && a->ulValueLen < own.ulValueLen)
+		return CKR_BUFFER_TOO_SMALL;
+	if (a->pValue != NULL)
+		memcpy(a->pValue, label, own.ulValueLen);
+	a->ulValueLen = own.ulValueLen;
+	return CKR_OK;
 }
-
-enum { ATTRIBUTES = 64 };
 
 /* Copies a template, with what is too long refused or cut. */
 static CK_RV fit(CK_ATTRIBUTE_PTR to, CK_ATTRIBUTE_PTR from, CK_ULONG n)
@@ -448,6 +560,8 @@ static CK_RV fit(CK_ATTRIBUTE_PTR to, CK_ATTRIBUTE_PTR from, CK_ULONG n)
 	if (n > ATTRIBUTES)
 		return CKR_HOST_MEMORY;
 	for (CK_ULONG i = 0; i < n; i++) {
+		if (from[i].type + 1 == atomic_load(&control->refused))
+			return atomic_load(&control->refused_code);
 		to[i] = from[i];
 		uint32_t max = from[i].type == CKA_LABEL ? atomic_load(&control->label_max) : from[i].type == CKA_ID ? atomic_load(&control->id_max) : 0;
 		if (max == 0 || from[i].ulValueLen <= max)
@@ -464,7 +578,11 @@ static CK_RV my_C_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIB
 	CK_ATTRIBUTE fits[ATTRIBUTES];
 	ENTER(C_GenerateKey, 1, s);
 	rv = fit(fits, a, n);
-	return rv == CKR_OK ? real->C_GenerateKey(s, m, fits, n, o) : rv;
+	if (rv == CKR_OK)
+		rv = real->C_GenerateKey(s, m, fits, n, o);
+	if (rv == CKR_OK)
+		*o = ours(s, *o);
+	return rv;
 }
 
 static CK_RV my_C_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR a, CK_ULONG n, CK_OBJECT_HANDLE_PTR o)
@@ -472,7 +590,11 @@ static CK_RV my_C_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR a, CK_ULONG
 	CK_ATTRIBUTE fits[ATTRIBUTES];
 	ENTER(C_CreateObject, 1, s);
 	rv = fit(fits, a, n);
-	return rv == CKR_OK ? real->C_CreateObject(s, fits, n, o) : rv;
+	if (rv == CKR_OK)
+		rv = real->C_CreateObject(s, fits, n, o);
+	if (rv == CKR_OK)
+		*o = ours(s, *o);
+	return rv;
 }
 
 /* Key wrapping: SoftHSM2 does it by C_WrapKey and C_UnwrapKey alone, and as
@@ -496,14 +618,31 @@ static CK_RV my_C_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAN
 {
 	ENTER(C_WrapKey, c != NULL, s);
 	m = wrapping(m, 0);
-	return m != NULL ? real->C_WrapKey(s, m, a, b, c, d) : CKR_MECHANISM_INVALID;
+	return m != NULL ? real->C_WrapKey(s, m, theirs(s, a), theirs(s, b), c, d) : CKR_MECHANISM_INVALID;
 }
 
 static CK_RV my_C_UnwrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE a, CK_BYTE_PTR b, CK_ULONG c, CK_ATTRIBUTE_PTR d, CK_ULONG e, CK_OBJECT_HANDLE_PTR o)
 {
 	ENTER(C_UnwrapKey, 1, s);
 	m = wrapping(m, 0);
-	return m != NULL ? real->C_UnwrapKey(s, m, a, b, c, d, e, o) : CKR_MECHANISM_INVALID;
+	if (m == NULL)
+		return CKR_MECHANISM_INVALID;
+	CK_ATTRIBUTE kept[ATTRIBUTES];
+	CK_ULONG keeps = 0;
+	int missing = atomic_load(&control->needed) != 0;
+	for (CK_ULONG i = 0; i < e && e <= ATTRIBUTES; i++) {
+		if (d[i].type + 1 == atomic_load(&control->needed)) {
+			missing = 0;
+			continue; /* SoftHSM2 does not take it */
+		}
+		kept[keeps++] = d[i];
+	}
+	if (missing)
+		return atomic_load(&control->needed_code);
+	rv = real->C_UnwrapKey(s, m, theirs(s, a), b, c, kept, keeps, o);
+	if (rv == CKR_OK)
+		*o = ours(s, *o);
+	return rv;
 }
 
 static CK_OBJECT_CLASS secret_key = CKO_SECRET_KEY;
@@ -604,6 +743,7 @@ static CK_RV my_C_EncryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT
 	int done;
 	ENTER(C_EncryptInit, 0, s);
 	struct session *x = session(s, s);
+	key = theirs(s, key);
 	if (x == NULL || m == NULL)
 		return real->C_EncryptInit(s, m, key);
 	rv = begin(x, m, key, &done);
@@ -619,6 +759,7 @@ static CK_RV my_C_DecryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT
 	int done;
 	ENTER(C_DecryptInit, 0, s);
 	struct session *x = session(s, s);
+	key = theirs(s, key);
 	if (x == NULL || m == NULL)
 		return real->C_DecryptInit(s, m, key);
 	rv = begin(x, m, key, &done);
