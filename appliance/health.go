@@ -49,6 +49,16 @@ type ModuleProcess struct {
 	MemoryBytes int64  `json:"memory_bytes" jsonschema:"How much memory it has, in bytes." example:"41943040"`
 	Starts      int    `json:"starts" jsonschema:"How many such processes there have been since the appliance started, this one with them." example:"1"`
 	Confined    string `json:"confined" jsonschema:"How it is confined." example:"system calls, no capabilities, no core dump, 1024 MiB of memory; landlock 6: files, TCP, signals; not confined: UDP, IP addresses, Unix sockets"`
+	// LastEnd is of the one before that ended otherwise than to be replaced; nil if none has.
+	LastEnd *ModuleEnd `json:"last_end,omitempty" jsonschema:"How the last such process ended that was not to be replaced; absent if none has since the appliance started."`
+}
+
+// ModuleEnd is how a module process ended.
+type ModuleEnd struct {
+	Time   time.Time `json:"time" jsonschema:"When it ended, or was ended."`
+	Cause  string    `json:"cause" jsonschema:"The kind of end: crashed, exited, killed, stopped or ended (the process), hung (a call in it), token_lost (it answers, and says that the token does not work), or garbled (its answer cannot be used)." example:"crashed"`
+	Reason string    `json:"reason" jsonschema:"Why, with the last lines that the module wrote." example:"the module's process has ended: it crashed: signal SIGSEGV (segmentation fault)"`
+	Do     string    `json:"what_to_do" jsonschema:"What to do." example:"another process is started by itself; if it comes again, update the vendor's software, or send its vendor this line"`
 }
 
 // HSMHealth is what is known of one HSM.
@@ -145,9 +155,11 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 			switch {
 			case err != nil:
 				r.Status, r.Error, r.fails = HealthDegraded, err.Error(), true
-				if r.Label == "" && r.Serial == "" { // one that has never answered
-					r.TokenInfo, _ = h.Info(ctx)
+				info, _ := h.Info(ctx) // what is known without the token
+				if r.Label == "" && r.Serial == "" {
+					r.TokenInfo = info // it has never answered
 				}
+				r.Process.LastEnd = info.Process.LastEnd
 			case r.Took > slowProbe:
 				r.fails = r.Took > 2*slowProbe // a probe is two operations
 				r.Status, r.Error = HealthDegraded, "the test operation took "+r.Took.String()

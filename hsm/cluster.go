@@ -255,6 +255,15 @@ func (m *Member) ready() (*Token, error) {
 	return t, nil
 }
 
+// LastEnding is that of the member's last module process that has ended; nil if none has.
+func (m *Member) LastEnding() *Ending {
+	if t := m.current(); t != nil {
+		return t.LastEnding()
+	}
+	e, _ := errors.AsType[*Ending](m.reason())
+	return e
+}
+
 // Probe has the token do its test operation.
 func (m *Member) Probe(ctx context.Context) error {
 	t, err := m.ready()

@@ -52,9 +52,9 @@ type Config struct {
 	// "FindObjects" or "Info". What it gives is called when the session is free again, with what came
 	// of the operation. Token is the configured label, or else the serial number.
 	Observe func(token, operation string) (done func(error))
-	// Ended, if given, is called when a module process in which the token was open has ended, or was
-	// ended, with why. Token is as for Observe.
-	Ended func(token string, why error)
+	// Ended, if given, is called when a module process has ended, or was ended since it was of no use.
+	// Token is as for Observe.
+	Ended func(token string, e *Ending)
 	// Pause gives how long to wait before the attempt'th attempt to open a lost
 	// token anew, counting from 0. Default: none, then from half a second
 	// doubling up to 30 s, each with jitter.
@@ -106,7 +106,7 @@ func (c *Config) setDefaults() error {
 		c.Observe = func(string, string) func(error) { return func(error) {} }
 	}
 	if c.Ended == nil {
-		c.Ended = func(string, error) {}
+		c.Ended = func(string, *Ending) {}
 	}
 	if c.Pause == nil {
 		c.Pause = pause

@@ -13,6 +13,8 @@ var (
 	ErrUnavailable error = wire.Lost
 	// ErrPINRefused: the token did not take the PIN. It is not tried again.
 	ErrPINRefused error = wire.PINRefused
+	// ErrPINWrong: the token was given the PIN, and says that it is another. It is ErrPINRefused as well.
+	ErrPINWrong error = wire.PINWrong
 	// ErrNotFound: there is no such module, token or key object. An operation with a
 	// key gives it only if the token is there and has no such key object: from a
 	// token that is away comes [ErrUnavailable], and never both.

@@ -208,7 +208,7 @@ func TestNoLauncher(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	cfg.Launcher = process.Child{Program: "/bin/false"}
-	if _, err := hsm.Open(ctx, cfg); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "exit status 1") {
+	if _, err := hsm.Open(ctx, cfg); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "with status 1") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,15 +62,6 @@ func (p *running) kill() {
 	}
 }
 
-// said says why the process ended, without the PIN, if it wrote that.
-func (p *running) said() string {
-	text := []byte(p.End())
-	if len(p.cfg.PIN) > 0 {
-		text = bytes.ReplaceAll(text, p.cfg.PIN, []byte("(the PIN)"))
-	}
-	return string(text)
-}
-
 // closeTimeout is how long a process may take to end by itself.
 const closeTimeout = 3 * time.Second
 
@@ -124,7 +114,7 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 		until, byCaller = d, true
 	}
 	if err := p.first.SetDeadline(until); err != nil {
-		return p.broken(err)
+		return p.unopened(err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.Connections()[0].SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -138,7 +128,7 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 		return use(fields)
 	})
 	if errors.Is(err, wire.ErrFrame) {
-		return p.broken(err)
+		return p.unopened(err)
 	}
 	if b, ok := errors.AsType[*wire.Broken](err); ok {
 		if byCaller && errors.Is(b.Err, os.ErrDeadlineExceeded) {
@@ -147,23 +137,14 @@ func (p *running) opening(ctx context.Context, op wire.Op, before func(), use fu
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %s did not end: %w", p.cfg.name(), op, ctx.Err())
 		}
-		return p.broken(b.Err)
+		return p.unopened(b.Err)
 	}
 	return err
 }
 
-// broken says why a connection is of no use.
-func (p *running) broken(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%s: %w: the module did not answer in time; its process is ended", p.cfg.name(), ErrUnavailable)
-	}
-	if errors.Is(err, wire.ErrFrame) {
-		return fmt.Errorf("%s: %w: %w", p.cfg.name(), ErrUnavailable, err)
-	}
-	select {
-	case <-p.Done():
-		return fmt.Errorf("%s: %w: %w: %s", p.cfg.name(), ErrUnavailable, errProcessEnded, p.said())
-	case <-time.After(closeTimeout):
-	}
-	return fmt.Errorf("%s: %w: the connection to the module's process is broken: %w", p.cfg.name(), ErrUnavailable, err)
+// unopened is that the process has ended, or is of no use, before the token was open in it.
+func (p *running) unopened(err error) error {
+	e := p.broken(err)
+	e.Opening = true
+	return fmt.Errorf("%s: %w: %w", p.cfg.name(), ErrUnavailable, e)
 }

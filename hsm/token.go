@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"holdfast/hsm/process"
 	"holdfast/hsm/wire"
 )
 
@@ -20,6 +21,7 @@ type Token struct {
 	mu      sync.Mutex
 	process *running // nil while the token is lost
 	why     error    // why process is nil
+	last    *Ending  // of the last process that has ended; nil if none has
 	// connecting is held while a process opens the token.
 	connecting sync.Mutex
 	// closed ends the background work.
@@ -89,9 +91,22 @@ func (t *Token) connect(ctx context.Context) (*running, error) {
 	if err := t.open(ctx, p); err != nil {
 		p.kill()
 		p.release()
+		if e, ok := errors.AsType[*Ending](err); ok {
+			t.mu.Lock()
+			t.last = e
+			t.mu.Unlock()
+			t.cfg.Ended(t.cfg.label(), e)
+		}
 		return nil, err
 	}
 	return p, nil
+}
+
+// LastEnding is that of the token's last module process that has ended; nil if none has.
+func (t *Token) LastEnding() *Ending {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last
 }
 
 func (t *Token) open(ctx context.Context, p *running) error {
@@ -163,7 +178,7 @@ func (t *Token) use(p *running) {
 		select {
 		case <-t.stop:
 		case <-p.Done():
-			t.lose(p, fmt.Errorf("%w: %s", errProcessEnded, p.said()))
+			_ = t.lose(p, p.gone())
 		}
 	})
 }
@@ -205,8 +220,8 @@ func (t *Token) current() (*running, error) {
 
 // lose gives a process up and has the token opened in another. It gives the error of the
 // token from here on.
-func (t *Token) lose(p *running, why error) error {
-	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, why)
+func (t *Token) lose(p *running, e *Ending) error {
+	lost := fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, e)
 	t.mu.Lock() // first: who gets the error finds the process gone
 	defer t.mu.Unlock()
 	if !p.end(lost) {
@@ -217,37 +232,40 @@ func (t *Token) lose(p *running, why error) error {
 		go p.release()
 		return lost
 	}
-	t.process, t.why = nil, lost
-	t.tellLost(p, why)
+	t.process, t.why, t.last = nil, lost, e
+	t.tellLost(p, e)
 	t.background.Go(func() { t.reopen() })
 	t.background.Go(p.release)
 	return lost
 }
 
-// errProcessEnded: a module process has ended by itself.
-var errProcessEnded = errors.New("the module's process has ended")
-
 // tellLost logs why the token is lost, and has it put on record. Where systemd has still to say how the process
 // ended, nothing else waits for that. t.mu is held.
-func (t *Token) tellLost(p *running, why error) {
-	log := func(why error) {
-		t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "error", why)
+func (t *Token) tellLost(p *running, e *Ending) {
+	log := func(e *Ending) {
+		t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "cause", e.Cause, "error", e, "what_to_do", e.Do())
 	}
 	select {
 	case <-p.Said():
 	default:
-		if errors.Is(why, errProcessEnded) {
+		if e.Cause == process.Ended {
 			t.background.Go(func() {
 				<-p.Said()
-				why := fmt.Errorf("%w: %s", errProcessEnded, p.said())
-				log(why)
-				t.cfg.Ended(t.cfg.label(), why)
+				known := p.gone()
+				known.At = e.At
+				t.mu.Lock()
+				if t.last == e {
+					t.last = known
+				}
+				t.mu.Unlock()
+				log(known)
+				t.cfg.Ended(t.cfg.label(), known)
 			})
 			return
 		}
 	}
-	log(why)
-	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), why) })
+	log(e)
+	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), e) })
 }
 
 // reopen opens the token until it succeeds, the PIN is refused or Close is
@@ -313,10 +331,6 @@ func (t *Token) do(ctx context.Context, op wire.Op, use func(fields [][]byte) er
 	return a.ask(ctx, use, fields)
 }
 
-// soon is when it is first looked whether who waits still does: mostly the answer is there long
-// before, and a context that is watched, or a deadline that is set, costs more than the wait.
-const soon = 100 * time.Millisecond
-
 // take gives the process and a connection to it that is free, and counts an operation
 // there. It waits for one until ctx ends.
 func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
@@ -329,12 +343,15 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 		select {
 		case c = <-p.free:
 		default:
-			if c, err = t.wait(ctx, p); err != nil {
-				return nil, nil, err
+			select {
+			case c = <-p.free:
+			case <-p.renewed:
+				continue
+			case <-p.Done():
+				return nil, nil, t.lose(p, p.gone())
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 			}
-		}
-		if c == nil {
-			continue // in another process
 		}
 		if p.begin() {
 			return p, c, nil
@@ -343,31 +360,6 @@ func (t *Token) take(ctx context.Context) (*running, *wire.Conn, error) {
 			return nil, nil, err
 		} else if now == p { // it is about to be given up
 			return nil, nil, fmt.Errorf("%s: %w", t.cfg.name(), ErrUnavailable)
-		}
-	}
-}
-
-// wait waits for a connection to the process; nil if there is another process.
-func (t *Token) wait(ctx context.Context, p *running) (*wire.Conn, error) {
-	until := time.Now().Add(soon)
-	if d, ok := ctx.Deadline(); ok && d.Before(until) {
-		until = d
-	}
-	look := time.NewTimer(time.Until(until))
-	defer look.Stop()
-	var done <-chan struct{}
-	for {
-		select {
-		case c := <-p.free:
-			return c, nil
-		case <-p.renewed:
-			return nil, nil
-		case <-p.Done():
-			return nil, t.lose(p, fmt.Errorf("%w: %s", errProcessEnded, p.said()))
-		case <-look.C:
-			done = ctx.Done()
-		case <-done:
-			return nil, fmt.Errorf("%s: no session is free: %w", t.cfg.name(), ctx.Err())
 		}
 	}
 }
@@ -381,6 +373,10 @@ type asked struct {
 	until    time.Time // when the process is ended if there is no answer
 	observed func(error)
 }
+
+// soon is when it is first looked whether the caller still waits: mostly the answer is there long
+// before, and to watch a context, or to set a deadline, costs more than that takes.
+const soon = 100 * time.Millisecond
 
 func (a *asked) ask(ctx context.Context, use func([][]byte) error, fields [][]byte) error {
 	until := a.until
@@ -472,7 +468,7 @@ func (a *asked) end(err error) error {
 		return a.lost(err)
 	case errors.Is(err, ErrUnavailable):
 		a.done(err)
-		return a.token.lose(a.process, err)
+		return a.token.lose(a.process, lostToken(err))
 	default:
 		err = fmt.Errorf("%s: %w", a.token.cfg.name(), err)
 	}
@@ -483,13 +479,12 @@ func (a *asked) end(err error) error {
 
 // lost ends the operation on a connection that is of no use.
 func (a *asked) lost(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%s did not end in %s; the module's process is ended", a.op, a.token.cfg.CallTimeout)
-	} else {
-		err = a.process.broken(err)
+	e := a.process.broken(err)
+	if e.Cause == Hung {
+		e.Why = fmt.Sprintf("%s did not end in %s; the module's process is ended", a.op, a.token.cfg.CallTimeout)
 	}
-	a.done(err)
-	return a.token.lose(a.process, err)
+	a.done(e)
+	return a.token.lose(a.process, e)
 }
 
 func (a *asked) done(err error) {

@@ -193,6 +193,9 @@ func (t *memoryToken) Info(ctx context.Context) (info hsm.Info, err error) {
 	return info, err
 }
 
+// LastEnding is that of no module process: there is none.
+func (t *memoryToken) LastEnding() *hsm.Ending { return nil }
+
 func (t *memoryToken) Probe(ctx context.Context) error {
 	want := randomBytes(32)
 	iv, ciphertext, tag, err := t.Encrypt(ctx, probeKeyLabel, want, nil)

@@ -40,12 +40,16 @@ func Open(ctx context.Context, members ...hsm.Config) (Tokens, []appliance.HSM, 
 	return cluster, hsms, nil
 }
 
+// WrongPIN says of an error of Open that a token was given the PIN, and says that it is another. One that did not try
+// it, as it is locked or would be, says nothing about the PIN.
+func WrongPIN(err error) bool { return errors.Is(err, hsm.ErrPINWrong) }
+
 // notOpened puts the error of a token that cannot be opened into the registry's
 // terms.
 func notOpened(err error) error {
 	switch {
 	case errors.Is(err, hsm.ErrPINRefused):
-		return fault.Wrapf(fault.HSMPIN, err, "the HSM refuses the PIN; it is not tried again, because HSMs lock after a few wrong PINs. Release the right one and restart the machine")
+		return fault.Wrapf(fault.HSMPIN, err, "the HSM refuses the PIN; it is not tried again, because HSMs lock after a few wrong PINs")
 	case errors.Is(err, hsm.ErrAmbiguous): // which does not mend itself
 		return fault.Wrapf(fault.HSMAmbiguous, err, "the HSM's token cannot be opened, as a name fits more than one")
 	}

@@ -26,6 +26,10 @@ func showHSMs(w io.Writer, all []appliance.HSMHealth) {
 		if h.Error != "" {
 			cli.Row(w, "", h.Error)
 		}
+		if e := h.Process.LastEnd; e != nil {
+			cli.Row(w, "  last end", cli.When(e.Time)+", "+e.Cause+": "+e.Reason)
+			cli.Row(w, "", e.Do)
+		}
 		if h.Dialect != "" {
 			cli.Row(w, "  used by", fmt.Sprintf("dialect %s, at most %d sessions", h.Dialect, h.MaxSessions))
 		}

@@ -192,6 +192,10 @@ var acts = map[string]func(on string) (string, error){
 		err := errors.Join(unix.Getrlimit(unix.RLIMIT_CORE, &core), unix.Getrlimit(unix.RLIMIT_NOFILE, &files))
 		return fmt.Sprint(core, files), err
 	},
+	"ends first": func(string) (string, error) {
+		text, err := os.ReadFile("/proc/self/oom_score_adj")
+		return strings.TrimSpace(string(text)), err
+	},
 	"environment": func(string) (string, error) { return os.Getenv("HOLDFAST_CONFINED"), nil },
 	"crash": func(string) (string, error) {
 		err := exec.Command("/bin/sh", "-c", "kill -SEGV $$").Run()
@@ -359,10 +363,10 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-// TestNoDump: no memory of the process, and of one that it starts, is written or read.
+// TestNoDump: no memory of the process, and of one that it starts, is written or read; and the kernel ends it first.
 func TestNoDump(t *testing.T) {
-	r := confined(t, task{Attempts: []attempt{{Do: "dumpable"}, {Do: "limits"}, {Do: "crash"}, {Do: "environment"}}})
-	for i, want := range []string{"0", "{0 0} {1024 1024}", "false", ""} {
+	r := confined(t, task{Attempts: []attempt{{Do: "dumpable"}, {Do: "limits"}, {Do: "crash"}, {Do: "environment"}, {Do: "ends first"}}})
+	for i, want := range []string{"0", "{0 0} {1024 1024}", "false", "", "1000"} {
 		if r.Errno[i] != 0 || r.Lines[i] != want {
 			t.Errorf("%d: %v %q, not %q", i, r.Errno[i], r.Lines[i], want)
 		}

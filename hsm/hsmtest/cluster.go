@@ -50,9 +50,7 @@ var secondShim = sync.OnceValues(func() (*Shim, error) {
 func addMember(t testing.TB, first hsm.Config, module string) hsm.Config {
 	t.Helper()
 	second := hsm.Config{Module: module, TokenLabel: randomHex(8), PIN: bytes.Clone(first.PIN), Launcher: first.Launcher}
-	if err := softhsm.Create(second.Module, second.TokenLabel, second.PIN, second.PIN); err != nil {
-		t.Fatal(err)
-	}
+	create(t, second.Module, second.TokenLabel, second.PIN, second.PIN)
 	key := []byte(randomHex(16))
 	PutMasterKey(t, first, key)
 	PutMasterKey(t, second, key)

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -55,14 +57,36 @@ func New(t testing.TB) hsm.Config {
 
 func newToken(t testing.TB, module string) hsm.Config {
 	t.Helper()
-	if _, err := prepare(); err != nil {
-		t.Fatal(err)
-	}
 	label, pin, soPIN := randomHex(8), randomHex(12), randomHex(12)
-	if err := softhsm.Create(module, label, []byte(soPIN), []byte(pin)); err != nil {
+	create(t, module, label, []byte(soPIN), []byte(pin))
+	return hsm.Config{Module: module, TokenLabel: label, PIN: []byte(pin), Launcher: Launcher()}
+}
+
+// create makes a token, which is removed when the test ends: SoftHSM2 reads all that there are each
+// time a process begins.
+func create(t testing.TB, module, label string, soPIN, pin []byte) {
+	t.Helper()
+	dir, err := prepare()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return hsm.Config{Module: module, TokenLabel: label, PIN: []byte(pin), Launcher: Launcher()}
+	list := func() []string {
+		t.Helper()
+		all, err := filepath.Glob(filepath.Join(dir, "tokens", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	before := list()
+	if err := softhsm.Create(module, label, soPIN, pin); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range list() {
+		if !slices.Contains(before, token) {
+			t.Cleanup(func() { _ = os.RemoveAll(token) })
+		}
+	}
 }
 
 // NewBehindShim makes a fresh token behind the shim, which is back to normal

@@ -386,6 +386,26 @@ const (
 	CloseFiles       // descriptors 0 to 20
 	ChangeFolder     // to /
 	ClearEnvironment //
+	Divide           // by zero: SIGFPE
+	BusError         // SIGBUS
+	Exit3            // _exit(3)
+	Stop             // SIGSTOP for its own process
+	Terminate        // SIGTERM for its process group
+	ForkLoop         // 200 processes as of Fork
+	Burn             // a thread that does nothing, without a pause, until Release
+	CloseAllFiles    // descriptors 3 to 1023
+	CloseStandard    // descriptors 0 to 2
+	Flood            // 100 MiB to stdout and stderr, with the PIN
+	IgnoreSignals    // all that can be, and blocks them
+	TakeSignals      // the same with a handler that does nothing
+	ChangeUmask      // to 0777
+	LowerLimits      // no more descriptors, memory and processes
+	LeakUntouched    // 4 GiB, not written to
+	LeakAll          // what there is, 1 MiB by 1 MiB, written to
+	OverflowStack    // calls itself until the stack is over
+
+	// Later has a thread of its own do it, a moment after the call began: while nothing is asked.
+	Later Harm = 1 << 16
 )
 
 // Do has the next n calls of the function do harm, and then what they are for.
@@ -393,6 +413,11 @@ func (s *Shim) Do(function string, h Harm, n int) {
 	f := &s.control.functions[index(function)]
 	f.act.Store(uint32(h))
 	f.acts.Store(uint32(n))
+}
+
+// Undone is how often the function is still to do harm.
+func (s *Shim) Undone(function string) int {
+	return int(s.control.functions[index(function)].acts.Load())
 }
 
 // Forked is the last process that was forked; 0 if there is none.

@@ -21,6 +21,9 @@ const endGrace = 2 * time.Second
 // process that has started it, which is of that user, and serves. It returns, or the process
 // ends, when the first connection has ended. Confined says in words how it is confined.
 func Main(user uint32, confined string) error {
+	if err := crashPlainly(); err != nil {
+		return err
+	}
 	l, err := process.Inherit(user)
 	if err != nil {
 		return err

@@ -197,11 +197,18 @@ func (t *token) logIn(pin []byte) error {
 	switch {
 	case err == nil || codeIn(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN):
 		return nil
+	case codeIn(err, pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE):
+		return fmt.Errorf("%s: %w: %w; it is not tried again", t.settings.Name(), wrong{wire.PINRefused}, wrap("C_Login", err))
 	case pinRefused(err):
 		return fmt.Errorf("%s: %w: %w; it is not tried again", t.settings.Name(), wire.PINRefused, wrap("C_Login", err))
 	}
 	return fmt.Errorf("%s: %w", t.settings.Name(), wrap("C_Login", err))
 }
+
+// wrong is that a PIN was refused since it is another.
+type wrong struct{ wire.Class }
+
+func (w wrong) Unwrap() []error { return []error{w.Class, wire.PINWrong} }
 
 // text gives the same bytes as a string, not a copy of them.
 func text(secret []byte) string { return unsafe.String(unsafe.SliceData(secret), len(secret)) }

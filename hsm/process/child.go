@@ -82,7 +82,7 @@ type child struct {
 
 	mu     sync.Mutex
 	reaped bool // the process ID may be another's from then on
-	end    string
+	end    End
 }
 
 // open starts the process and has what it writes read.
@@ -104,26 +104,68 @@ func (p *child) open() error {
 // watch waits for the end of the process.
 func (p *child) watch() {
 	// Its process ID is kept until it is reaped, so until then the group is its own.
-	for {
-		if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	stopped := p.wait(unix.WEXITED | unix.WSTOPPED)
 	p.mu.Lock()
+	if stopped {
+		p.killGroup() // it would never answer
+		p.mu.Unlock()
+		p.wait(unix.WEXITED)
+		p.mu.Lock()
+	}
 	p.killGroup()
 	state, err := p.cmd.Process.Wait()
 	p.reaped = true
 	p.mu.Unlock()
 
-	end := "it cannot be said why"
-	if err == nil {
-		end = state.String()
+	end := howEnded(state, err)
+	if stopped {
+		end = End{Cause: Stopped, Says: "a signal stopped it (SIGSTOP or one like it), and it was ended"}
 	}
-	end += p.outputs.told()
+	end.Wrote = p.outputs.told()
 	p.mu.Lock()
 	p.end = end
 	p.mu.Unlock()
 	close(p.done)
+}
+
+// wait waits until the process has ended, or is stopped, as the options say; and says whether it is stopped.
+func (p *child) wait(options int) (stopped bool) {
+	const cldStopped = 5 // CLD_STOPPED (waitid(2))
+	for {
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, &info, options|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			return err == nil && info.Code == cldStopped
+		}
+	}
+}
+
+// crashes are the signals that the kernel sends a process for what it does itself.
+var crashes = []syscall.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGABRT, unix.SIGTRAP, unix.SIGSYS, unix.SIGXCPU, unix.SIGXFSZ}
+
+// Crashes has the names of such signals.
+func Crashes() (names []string) {
+	for _, s := range crashes {
+		names = append(names, unix.SignalName(s))
+	}
+	return names
+}
+
+// howEnded says it in words.
+func howEnded(state *os.ProcessState, err error) End {
+	var status syscall.WaitStatus
+	if err == nil {
+		status, _ = state.Sys().(syscall.WaitStatus) // as package os says
+	}
+	switch s := status.Signal(); {
+	case err != nil:
+		return End{Cause: Ended, Says: "it cannot be said why"}
+	case !status.Signaled():
+		return End{Cause: Exited, Says: fmt.Sprintf("it exited by itself, with status %d", status.ExitStatus())}
+	case slices.Contains(crashes, s):
+		return End{Cause: Crashed, Says: fmt.Sprintf("it crashed: signal %s (%s)", unix.SignalName(s), s)}
+	default:
+		return End{Cause: Killed, Says: fmt.Sprintf("signal %s (%s) ended it, which the kernel or another process sent", unix.SignalName(s), s)}
+	}
 }
 
 func (p *child) killGroup() { _ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) } // it has ended, or is of this user
@@ -142,7 +184,7 @@ func (p *child) Kill() {
 	closeAll(p.connections)
 }
 
-func (p *child) End() string {
+func (p *child) End() End {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.end

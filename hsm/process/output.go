@@ -5,24 +5,30 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 )
 
-// keptBytes of what a process wrote are kept of each output, keptLines are told.
+// keptLines of what a process wrote are kept of each output, as far as they have keptBytes together.
 const (
 	keptBytes = 2 << 10
 	keptLines = 5
 )
 
-// output is what a process writes: all of it is read, and the end is kept.
+// output is what a process writes: all of it is read, and the last lines are kept.
 type output struct {
 	from  *os.File
 	ended chan struct{}
+
 	// What follows is the reader's, until ended.
 	total int64
-	last  []byte
+	line  []byte // that has not ended yet
+	long  bool   // it has more than keptBytes, and is left out
+	lines []string
+	// fatal says that the last line is why Go's runtime gave up.
+	fatal bool
 }
 
 // outputs are a process's standard output and standard error.
@@ -87,37 +93,62 @@ func (o *output) read() {
 	go func() {
 		defer close(o.ended)
 		_, _ = io.Copy(o, o.from) // the end, or closed
+		o.endLine()
 	}()
 }
 
 // Write implements io.Writer.
 func (o *output) Write(b []byte) (int, error) {
 	o.total += int64(len(b))
-	o.last = append(o.last, b[max(0, len(b)-keptBytes):]...)
-	if over := len(o.last) - keptBytes; over > 0 {
-		o.last = append(o.last[:0], o.last[over:]...)
+	for rest := b; len(rest) > 0; {
+		part, after, whole := bytes.Cut(rest, []byte("\n"))
+		if o.long = o.long || len(o.line)+len(part) > keptBytes; !o.long {
+			o.line = append(o.line, part...)
+		}
+		if rest = after; whole {
+			o.endLine()
+		}
 	}
 	return len(b), nil
 }
 
-// told gives the last lines in one line, if there are any. Only whole lines are told: who knows a secret
-// can take it out, and finds no half of it.
+// fatalLines begin the line in which Go's runtime says why it ends the process. Behind it are stacks,
+// which say nothing to people and may have secrets.
+var fatalLines = []string{"fatal error: ", "panic: "}
+
+// endLine keeps a line. Only whole ones are kept: who knows a secret can take it out, and finds no half of it.
+func (o *output) endLine() {
+	line := o.line
+	o.line = o.line[:0]
+	if o.long {
+		o.long = false
+		return
+	}
+	if o.fatal || len(bytes.TrimSpace(line)) == 0 {
+		return
+	}
+	text := string(line)
+	o.fatal = slices.ContainsFunc(fatalLines, func(begin string) bool { return strings.HasPrefix(text, begin) })
+	o.lines = append(o.lines, text)
+	o.lines = o.lines[max(0, len(o.lines)-keptLines):]
+}
+
+// told gives the last lines in one line, if there are any.
 func (o *output) told(name string) string {
 	if o.total == 0 {
 		return ""
 	}
-	text := o.last
-	if o.total > int64(len(text)) {
-		_, text, _ = bytes.Cut(text, []byte("\n"))
-	}
 	var lines []string
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(strings.Map(printable, line)); line != "" {
-			lines = append(lines, line)
+	bytes := 0
+	for _, line := range slices.Backward(o.lines) {
+		line = strings.TrimSpace(strings.Map(printable, line))
+		if bytes += len(line); bytes > keptBytes {
+			break
 		}
+		lines = append([]string{line}, lines...)
 	}
 	words := fmt.Sprintf("; %d bytes on %s", o.total, name)
-	if lines = lines[max(0, len(lines)-keptLines):]; len(lines) > 0 {
+	if len(lines) > 0 {
 		words += ": " + strings.Join(lines, " | ")
 	}
 	return words

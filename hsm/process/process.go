@@ -29,13 +29,40 @@ type Process interface {
 	Kill()
 	// Done is closed when it has ended.
 	Done() <-chan struct{}
-	// End says then why, in words, with the last whole lines that it wrote. What a unit has not said yet is
-	// missing until Said is closed, a few seconds after Done at most.
-	End() string
+	// End says then how it ended. What a unit has not said yet is missing until Said is closed, a few
+	// seconds after Done at most.
+	End() End
 	Said() <-chan struct{}
 	// PID is its process ID; 0 if that is not known.
 	PID() int
 }
+
+// End is how a process ended.
+type End struct {
+	Cause Cause
+	// Says has it in words. Wrote has the last whole lines that the process wrote, in one line, and how
+	// much that was in all; empty if it wrote nothing.
+	Says, Wrote string
+}
+
+// Cause is a kind of end.
+type Cause string
+
+// The causes.
+const (
+	// Crashed: by a signal for what its own code did.
+	Crashed Cause = "crashed"
+	// Exited: by itself, with an exit status.
+	Exited Cause = "exited"
+	// Killed: by a signal that somebody sent.
+	Killed Cause = "killed"
+	// Stopped: a signal stopped it, so it was ended.
+	Stopped Cause = "stopped"
+	// Ended: the service manager has not said how.
+	Ended Cause = "ended"
+)
+
+var causes = []Cause{Crashed, Exited, Killed, Stopped, Ended}
 
 // connect connects so many times to the socket at path, on which a process of user uid must listen.
 func connect(ctx context.Context, path string, uid uint32, connections int) (all []*net.UnixConn, err error) {

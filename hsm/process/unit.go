@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,7 +31,8 @@ type unitSocket struct {
 	last *service
 }
 
-// EndSuffix ends the name of the file that says how the last process of a unit ended, in one line.
+// EndSuffix ends the name of the file that says how the last process of a unit ended: the cause, a space, and
+// in words, in one line.
 const EndSuffix = ".end"
 
 // NewUnit has processes started by the units with those sockets (ListenStream=). Listener is the user that
@@ -140,14 +142,15 @@ type service struct {
 	endFile string
 	started time.Time
 	said    chan struct{} // closed once end is there
-	end     string
+	end     End
 }
 
 func (s *service) watch() {
 	_, _ = io.Copy(io.Discard, s.life) // an error is an end as well
 	_ = s.life.Close()
 	close(s.done)
-	s.end = s.how() + s.outputs.told()
+	s.end = s.how()
+	s.end.Wrote = s.outputs.told()
 	close(s.said)
 }
 
@@ -161,36 +164,37 @@ const (
 )
 
 // how is what the unit says of the end.
-func (s *service) how() string {
+func (s *service) how() End {
 	late := time.After(endWait)
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for {
-		if line, whole := readEnd(s.endFile, s.started); whole {
-			return line
+		if end, whole := readEnd(s.endFile, s.started); whole {
+			return end
 		}
 		select {
 		case <-again.C:
 		case <-late:
-			return "its unit does not say how"
+			return End{Cause: Ended, Says: "its unit does not say how"}
 		}
 	}
 }
 
 // readEnd reads the file if it was written since. It is whole once it has a line's end.
-func readEnd(file string, since time.Time) (line string, whole bool) {
+func readEnd(file string, since time.Time) (end End, whole bool) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", false
+		return End{}, false
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil || !info.ModTime().After(since) {
-		return "", false
+		return End{}, false
 	}
 	text, _ := io.ReadAll(io.LimitReader(f, maxEnd))
-	line, _, whole = strings.Cut(string(text), "\n")
-	return strings.Map(printable, line), whole
+	line, _, whole := strings.Cut(string(text), "\n")
+	cause, says, _ := strings.Cut(line, " ")
+	return End{Cause: Cause(cause), Says: strings.Map(printable, says)}, whole && slices.Contains(causes, Cause(cause))
 }
 
 func (s *service) Connections() []*net.UnixConn { return s.connections }
@@ -205,13 +209,11 @@ func (s *service) Kill() {
 	_ = s.life.CloseWrite() // it is the first of a process that found the others closed
 }
 
-func (s *service) End() string {
+func (s *service) End() End {
 	select {
 	case <-s.said:
 		return s.end
-	case <-s.done:
-		return "its unit has not said how yet"
 	default:
-		return ""
+		return End{Cause: Ended, Says: "its unit has not said how yet"}
 	}
 }

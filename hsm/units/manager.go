@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"holdfast/hsm/process"
@@ -148,23 +149,25 @@ func Ended(sockets, name, result, code, status string) error {
 	if !instance.MatchString(name) {
 		return fmt.Errorf("%.40q is no unit of a module process", name)
 	}
-	how := ""
-	switch result {
-	case "success", "exit-code":
-		how = "exit status " + status
-	case "signal", "core-dump":
-		how = "signal: " + status
-	case "watchdog":
-		how = "it did not answer its unit's watchdog, and was killed"
-	case "oom-kill":
-		how = "the kernel killed it, out of memory: hsm.process.memory_mib bounds it"
-	case "timeout":
-		how = "it did not end in time, and was killed"
+	var end process.End
+	switch {
+	case result == "success", result == "exit-code":
+		end = process.End{Cause: process.Exited, Says: "it exited by itself, with status " + status}
+	case (result == "signal" || result == "core-dump") && slices.Contains(process.Crashes(), "SIG"+status):
+		end = process.End{Cause: process.Crashed, Says: "it crashed: signal SIG" + status}
+	case result == "signal", result == "core-dump":
+		end = process.End{Cause: process.Killed, Says: fmt.Sprintf("signal SIG%s ended it, which the kernel or another process sent", status)}
+	case result == "watchdog":
+		end = process.End{Cause: process.Stopped, Says: "it did not answer its unit's watchdog, as if a signal had stopped it, and was ended"}
+	case result == "oom-kill":
+		end = process.End{Cause: process.Killed, Says: "the kernel ended it, as its unit was out of memory (MemoryMax=); hsm.process.memory_mib raises that"}
+	case result == "timeout":
+		end = process.End{Cause: process.Killed, Says: "it did not end in time, and was ended"}
 	default: // such as resources: it was not started
-		how = fmt.Sprintf("its unit ended with %q (%s %s)", result, code, status)
+		end = process.End{Cause: process.Ended, Says: fmt.Sprintf("its unit ended with %q (%s %s)", result, code, status)}
 	}
 	file := filepath.Join(sockets, name+process.EndSuffix)
-	if err := replace(file, []byte(how+"\n")); err != nil {
+	if err := replace(file, fmt.Appendf(nil, "%s %s\n", end.Cause, end.Says)); err != nil {
 		return err
 	}
 	return os.Chmod(file, 0o644) // the appliance is another user

@@ -202,14 +202,16 @@ func FuzzQuestion(f *testing.F) {
 func TestEnded(t *testing.T) {
 	folder := t.TempDir()
 	for _, c := range [][4]string{
-		{"signal", "killed", "SEGV", "signal: SEGV"}, {"core-dump", "dumped", "ABRT", "signal: ABRT"}, {"exit-code", "exited", "3", "exit status 3"}, {"success", "exited", "0", "exit status 0"},
-		{"watchdog", "killed", "KILL", "watchdog"}, {"oom-kill", "killed", "KILL", "out of memory"}, {"timeout", "killed", "KILL", "did not end in time"}, {"", "", "", "its unit ended with"},
+		{"signal", "killed", "SEGV", "crashed it crashed: signal SIGSEGV"}, {"core-dump", "dumped", "ABRT", "crashed it crashed: signal SIGABRT"}, {"signal", "killed", "KILL", "killed signal SIGKILL ended it"},
+		{"exit-code", "exited", "3", "exited it exited by itself, with status 3"}, {"success", "exited", "0", "exited it exited by itself, with status 0"},
+		{"watchdog", "killed", "KILL", "stopped it did not answer its unit's watchdog"}, {"oom-kill", "killed", "KILL", "killed the kernel ended it, as its unit was out of memory"}, {"timeout", "killed", "KILL", "killed it did not end in time"},
+		{"", "", "", "ended its unit ended with"},
 	} {
 		if err := Ended(folder, "1-a", c[0], c[1], c[2]); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(filepath.Join(folder, "1-a.end"))
-		if err != nil || !strings.Contains(string(text), c[3]) || !strings.HasSuffix(string(text), "\n") {
+		if err != nil || !strings.HasPrefix(string(text), c[3]) || !strings.HasSuffix(string(text), "\n") {
 			t.Errorf("%q: %v %q", c, err, text)
 		}
 	}

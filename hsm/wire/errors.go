@@ -18,6 +18,8 @@ const (
 	Lost Class = "the token is not available"
 	// PINRefused: the token did not take the PIN.
 	PINRefused Class = "the token refuses the PIN"
+	// PINWrong: the token was given the PIN, and says that it is another.
+	PINWrong Class = "the PIN is wrong"
 	// NotFound: there is no such module, token or object.
 	NotFound Class = "not found in the token"
 	// Exists: there is an object of that label already.
@@ -34,7 +36,7 @@ const (
 	NotBegun Class = "no session is free"
 )
 
-var classes = []Class{Lost, PINRefused, NotFound, Exists, Ambiguous, NoDataObjects, NotAuthentic, NoMechanism, NotBegun}
+var classes = []Class{Lost, PINRefused, PINWrong, NotFound, Exists, Ambiguous, NoDataObjects, NotAuthentic, NoMechanism, NotBegun}
 
 // Error is a failure that the PKCS#11 module reported. Reach it with [errors.As].
 type Error struct {

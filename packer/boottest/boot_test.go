@@ -479,7 +479,7 @@ func (b *boot) confined() {
 		b.says(regexp.MustCompile(`(?m)confinement: ` + name + `:?\s+` + want + `\s*$`))
 	}
 	// A process that crashes, and one that does not run any more, are replaced, and it is said why.
-	b.says(regexp.MustCompile(`the token is lost and is opened anew.*(?:signal: SEGV|exit status 2.*SIGSEGV)`))
+	b.says(regexp.MustCompile(`the token is lost and is opened anew.*(?:signal SIGSEGV|SIGSEGV: segmentation violation)`))
 	b.says(regexp.MustCompile(`sent stopped \(signal\): <nil>`))
 	b.says(regexp.MustCompile(`(?s)sent stopped.*the token is open again`))
 }

@@ -32,3 +32,11 @@ func moduleProcess(p appliance.ModuleProcess) string {
 	}
 	return fmt.Sprintf("%d, %d MiB, number %d since the start", p.PID, p.MemoryBytes>>20, p.Starts)
 }
+
+// lastEnd says how the last module process ended that was not to be replaced.
+func lastEnd(e *appliance.ModuleEnd) string {
+	if e == nil {
+		return "none since the start"
+	}
+	return fmt.Sprintf("%s, %s: %s; %s", e.Time.Format(time.DateTime+" MST"), e.Cause, e.Reason, e.Do)
+}

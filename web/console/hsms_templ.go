@@ -119,6 +119,7 @@ func hsmsPage(d *hsmsData) templ.Component {
 					{Term: "Free sessions", Value: freeSessions(h.FreeSessions)},
 					{Term: "Module process", Value: moduleProcess(h.Process)},
 					{Term: "Confined", Value: orNone(h.Process.Confined)},
+					{Term: "Last end", Value: lastEnd(h.Process.LastEnd)},
 					{Term: "Test operation", Value: ui.Span(h.Took)},
 					{Term: "Done", Component: ui.When(h.ProbedAt, d.now)},
 				}).Render(ctx, templ_7745c5c3_Buffer)

@@ -37,10 +37,10 @@ func (r *Recorder) ObjectDestroyed(ctx context.Context, keyStore string, o *appl
 	return r.work(ctx, &audit.Record{Operation: "destroy key object", Actor: actorLeftover, KeyStore: keyStore, Key: o.KeyID, Version: uint64(o.Version), Detail: "object " + o.Label + " in the HSM's token"}, nil)
 }
 
-// ModuleEnded records that the process of a PKCS#11 module ended, or was ended as it did not work.
-func (r *Recorder) ModuleEnded(ctx context.Context, token string, why error) error {
+// ModuleEnded records that the process of a PKCS#11 module ended, or was ended as it was of no use: why, and what to do.
+func (r *Recorder) ModuleEnded(ctx context.Context, token, why, do string) error {
 	return r.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: "restart module process", Actor: actorModule, Result: audit.Failed,
-		Detail: fmt.Sprintf("token %s: %s", token, why)})
+		Detail: fmt.Sprintf("token %s: %s; %s", token, why, do)})
 }
 
 // KeyRotated records that a key is rotated by itself, as its version has done its

@@ -76,6 +76,9 @@ type Options struct {
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.
 	Unlock func(ctx context.Context, credential []byte) error
+	// WrongPIN, if given, says of an error of Unlock that the HSM was given the credential and says that it is
+	// wrong: a sealed one is put aside then.
+	WrongPIN func(error) bool
 	// Unlocked, if given, is called once it is unlocked and the credential is cleared, before
 	// the first look at the condition.
 	Unlocked func(ctx context.Context)

@@ -24,6 +24,18 @@ func WriteFile(path string, content []byte) error {
 		_ = os.Remove(f.Name())
 		return err
 	}
+	return syncFolder(path)
+}
+
+// rename gives a file another name in its folder, durably.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncFolder(to)
+}
+
+func syncFolder(path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -36,6 +37,17 @@ type SealedRelease struct {
 	// Owned, if given, is what the machine's owner adds: the credential is sealed to the
 	// owner besides, and one that is not is refused.
 	Owned *OwnedRelease
+
+	// released is what Blob had when the credential was released last.
+	released []byte
+}
+
+// putAside has the credential that was released last not be released again. One that was sealed since stays.
+func (s *SealedRelease) putAside() error {
+	if text, err := policies.ReadFile(s.Blob); err != nil || !bytes.Equal(text, s.released) {
+		return err
+	}
+	return rename(s.Blob, s.Blob+".refused")
 }
 
 // OwnedRelease is a release that the machine's owner has to agree to.
@@ -70,6 +82,7 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	if err != nil {
 		return nil, "", s.another(notReleased(err))
 	}
+	s.released = text
 	return credential, to + "; " + howSealed(sealed), nil
 }
 

@@ -268,7 +268,7 @@ func (b *Boot) release(ctx context.Context) (string, error) {
 // unlock opens the HSM and the keys.
 func (b *Boot) unlock(ctx context.Context) (string, error) {
 	if err := b.o.Unlock(ctx, b.credential); err != nil {
-		return "", err
+		return "", b.putAside(err)
 	}
 	clear(b.credential)
 	b.credential = nil
@@ -276,4 +276,19 @@ func (b *Boot) unlock(ctx context.Context) (string, error) {
 		b.o.Unlocked(ctx)
 	}
 	return "", nil
+}
+
+// putAside puts a sealed credential aside that the HSM says is wrong: no later start tries it again, and HSMs
+// lock after a few wrong ones. It gives the failure of the unlock with what became of that.
+func (b *Boot) putAside(err error) error {
+	s, ok := b.o.Release.(*SealedRelease)
+	if !ok || b.o.WrongPIN == nil || !b.o.WrongPIN(err) {
+		return err
+	}
+	f := faultOf(err)
+	aside := "the sealed PIN was put aside, so no start tries it again: restart the machine, which then waits for another one, and give it with " + s.command()
+	if why := s.putAside(); why != nil {
+		aside = "the sealed PIN could not be put aside (" + why.Error() + "), so each start of the machine tries it once more: give another one before, with " + s.command()
+	}
+	return &fault.Fault{Code: f.Code, Also: f.Also, Message: f.Reason() + "; " + aside}
 }

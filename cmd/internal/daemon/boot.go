@@ -6,6 +6,7 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/keyring"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
@@ -39,6 +40,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		Measured:  d.openMachineKey,
 		Release:   d.releaser(),
 		Unlock:    d.unlock,
+		WrongPIN:  keyring.WrongPIN,
 		Unlocked:  d.awaitEntry,
 		Condition: d.condition,
 		Lock:      d.lock,

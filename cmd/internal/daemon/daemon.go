@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -138,8 +139,10 @@ type Daemon struct {
 	socket      *http.Server
 	socketL     net.Listener
 	closers     []func()
-	// observeHSM has what the HSM does counted.
+	// observeHSM has what the HSM does counted, observeEnd the ends of its module's processes.
 	observeHSM func(token, operation string) func(error)
+	observeEnd func(token string, cause hsm.Cause)
+	ends       moduleEnds
 	site       *site
 	// image is the image's configuration, which is measured; launch is what the boot knows
 	// of the launch file that lies over it, nil if the image asks for none.
@@ -265,8 +268,11 @@ func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate)
 	if d.fleet != nil {
 		sources.Fleet = d.fleet.FleetStatus
 	}
+	for _, m := range d.o.Config.HSM.Tokens() {
+		sources.Tokens = append(sources.Tokens, cmp.Or(m.TokenLabel, m.TokenSerial))
+	}
 	w := &watchers{recent: activity.New(nil), metrics: metrics.New(sources)}
-	d.observeHSM = w.metrics.ObserveHSM
+	d.observeHSM, d.observeEnd = w.metrics.ObserveHSM, w.metrics.ObserveModuleEnd
 	var err error
 	if w.tracer, err = tracing.New(ctx, version.Version, d.o.Log); err != nil || w.tracer == nil {
 		return w, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"holdfast/appliance"
@@ -80,12 +81,40 @@ func (d *Daemon) renewModules(ctx context.Context) {
 // recordTimeout is how long the record of a process that ended may take.
 const recordTimeout = 10 * time.Second
 
-// moduleEnded records that the process of a module has ended.
-func (d *Daemon) moduleEnded(token string, why error) {
+// moduleEnds are the last ends of module processes that are on record.
+type moduleEnds struct {
+	mu   sync.Mutex
+	last map[string]*hsm.Ending // by token
+}
+
+// recordAgain is after how long an end is recorded that is like the one before.
+const recordAgain = time.Hour
+
+// new says whether an end is to be recorded: one while the token is opened comes with each attempt.
+func (m *moduleEnds) new(token string, e *hsm.Ending) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.last[token]
+	if e.Opening && before != nil && before.Opening && before.Cause == e.Cause && e.At.Sub(before.At) < recordAgain {
+		return false
+	}
+	if m.last == nil {
+		m.last = map[string]*hsm.Ending{}
+	}
+	m.last[token] = e
+	return true
+}
+
+// moduleEnded counts and records that the process of a module has ended.
+func (d *Daemon) moduleEnded(token string, e *hsm.Ending) {
+	d.observeEnd(token, e.Cause)
+	if !d.ends.new(token, e) {
+		return // the log has each attempt
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
-	if err := d.audit.ModuleEnded(ctx, token, why); err != nil {
-		d.o.Log.Error("the end of a module's process is not in the audit log", "token", token, "error", err)
+	if err := d.audit.ModuleEnded(ctx, token, e.Why, e.Do()); err != nil {
+		d.o.Log.Error("the end of a module's process is not in the audit log", "token", token, "cause", e.Cause, "error", err)
 	}
 }
 

@@ -43,6 +43,8 @@ type Sources struct {
 	NoticesWaiting func() int
 	// LogDropped counts the lines that the log has lost; nil if none can be.
 	LogDropped func() uint64
+	// Tokens are the HSMs' tokens, by the names of [hsm.Config.Observe].
+	Tokens []string
 }
 
 // Metrics are the appliance's. Its methods may be called concurrently.
@@ -54,6 +56,7 @@ type Metrics struct {
 	hsm      *prometheus.CounterVec
 	hsmTook  *prometheus.HistogramVec
 	sessions *prometheus.GaugeVec
+	ends     *prometheus.CounterVec
 	signIns  *prometheus.CounterVec
 	asked    *prometheus.CounterVec
 	notices  *prometheus.CounterVec
@@ -96,6 +99,10 @@ func New(s Sources) *Metrics {
 			Name: "holdfast_hsm_busy_sessions",
 			Help: "Sessions in which the HSM works just now. At hsm.max_sessions, requests wait.",
 		}, []string{"token"}),
+		ends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_hsm_process_ends_total",
+			Help: "Processes of the HSM's PKCS#11 module that ended, or were ended since they were of no use, by cause. Those that were replaced as planned are not among them.",
+		}, []string{"token", "cause"}),
 		signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_sign_ins_total",
 			Help: "Proofs of who somebody is at console and API, by way (each request by an API token is one) and result (ok, refused, throttled, failed).",
@@ -122,8 +129,13 @@ func New(s Sources) *Metrics {
 		m.notices.WithLabelValues(way, "sent")
 		m.notices.WithLabelValues(way, "given_up")
 	}
+	for _, token := range s.Tokens {
+		for _, cause := range hsm.Causes {
+			m.ends.WithLabelValues(token, string(cause))
+		}
+	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.signIns, m.asked, m.notices, &gauges{s},
+	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.ends, m.signIns, m.asked, m.notices, &gauges{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	return m
@@ -169,6 +181,11 @@ func (m *Metrics) ObserveHSM(token, operation string) func(error) {
 		m.hsm.WithLabelValues(token, operation, result).Inc()
 		m.hsmTook.WithLabelValues(token, operation).Observe(time.Since(began).Seconds())
 	}
+}
+
+// ObserveModuleEnd counts the end of a module process ([hsm.Config.Ended]).
+func (m *Metrics) ObserveModuleEnd(token string, cause hsm.Cause) {
+	m.ends.WithLabelValues(token, string(cause)).Inc()
 }
 
 // ObserveSignIn counts a proof of who somebody is ([identity.Config.Observe]).

@@ -19,6 +19,7 @@
 #include <strings.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -152,52 +153,112 @@ static void hang(uint32_t release)
 }
 
 /* The harm that a call can do, in the order of shim.go. */
-enum { SEGFAULT = 1, ABORT, EXIT, EXIT_AT_ONCE, LEAK, BLOCK_SIGNALS, WRITE, FORK, FORK_SESSION, CLOSE_FILES, CHANGE_FOLDER, CLEAR_ENVIRONMENT };
+enum {
+	SEGFAULT = 1, ABORT, EXIT, EXIT_AT_ONCE, LEAK, BLOCK_SIGNALS, WRITE, FORK, FORK_SESSION, CLOSE_FILES, CHANGE_FOLDER, CLEAR_ENVIRONMENT,
+	DIVIDE, BUS_ERROR, EXIT_3, STOP, TERMINATE, FORK_LOOP, BURN, CLOSE_ALL_FILES, CLOSE_STANDARD, FLOOD, IGNORE_SIGNALS, TAKE_SIGNALS, CHANGE_UMASK,
+	LOWER_LIMITS, LEAK_UNTOUCHED, LEAK_ALL, OVERFLOW_STACK
+};
+enum { LATER = 1 << 16 }; /* a thread does it, a little after the call */
 
 static volatile int *volatile nowhere;
+static volatile int zero;
 
-static void harm(uint32_t act)
+static void taken(int signal) { (void)signal; }
+
+static void *burn(void *release)
 {
-	uint32_t release = atomic_load(&control->release);
-	switch (act) {
-	case SEGFAULT: *nowhere = 0; break;
-	case ABORT: abort();
-	case EXIT: exit(0);
-	case EXIT_AT_ONCE: _exit(0);
-	case LEAK: {
-		char *p = malloc(1UL << 30);
-		if (p != NULL)
-			memset(p, 1, 1UL << 30);
-		break;
+	while (atomic_load(&control->release) == (uint32_t)(uintptr_t)release)
+		;
+	return NULL;
+}
+
+static void leave_child(uint32_t release, int session)
+{
+	pid_t pid = fork();
+	if (pid > 0)
+		atomic_store(&control->forked, (uint32_t)pid);
+	if (pid != 0)
+		return;
+	if (session)
+		setsid();
+	for (int i = 0; i < 6000 && atomic_load(&control->release) == release; i++)
+		pause_us(10000);
+	_exit(0);
+}
+
+static void leak(size_t size, int times, int touched)
+{
+	for (int i = 0; i < times; i++) {
+		char *volatile p = malloc(size); /* volatile: else it is left out */
+		if (p == NULL)
+			return;
+		if (touched)
+			memset(p, 1, size);
 	}
-	case BLOCK_SIGNALS: {
-		sigset_t all;
-		sigfillset(&all);
+}
+
+static void write_much(int lines)
+{
+	char line[2][200];
+	int n[2];
+	for (int i = 0; i < lines; i++)
+		for (int fd = 1; fd <= 2; fd++) {
+			n[fd - 1] = snprintf(line[fd - 1], sizeof line[0], "vendor: %s %d: C_Login pin=%s\n", fd == 1 ? "trace" : "error", i, last_pin);
+			if (write(fd, line[fd - 1], n[fd - 1]) < 0)
+				return;
+		}
+}
+
+static int overflow(volatile char *above)
+{
+	volatile char here[4096];
+	here[0] = *above;
+	return zero == 0 ? overflow(here) + here[0] : 0;
+}
+
+static void bus_error(void)
+{
+	/* Behind the end of a file that is mapped. */
+	char file[4096];
+	Dl_info me;
+	if (dladdr((void *)bus_error, &me) == 0 || snprintf(file, sizeof file, "%s.empty", me.dli_fname) >= (int)sizeof file)
+		abort();
+	int fd = open(file, O_RDWR | O_CREAT, 0600);
+	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	*p = 1;
+}
+
+static void harm_signals(uint32_t act, uint32_t release)
+{
+	sigset_t all;
+	sigfillset(&all);
+	switch (act) {
+	case BLOCK_SIGNALS:
 		pthread_sigmask(SIG_BLOCK, &all, NULL);
 		hang(release);
 		break;
-	}
-	case WRITE:
-		for (int i = 0; i < 20000; i++) {
-			dprintf(1, "vendor: trace %d: C_Login pin=%s\n", i, last_pin);
-			dprintf(2, "vendor: error %d: C_Login pin=%s\n", i, last_pin);
-		}
+	case IGNORE_SIGNALS:
+	case TAKE_SIGNALS:
+		for (int n = 1; n < NSIG; n++)
+			signal(n, act == IGNORE_SIGNALS ? SIG_IGN : taken);
+		pthread_sigmask(SIG_BLOCK, &all, NULL);
 		break;
-	case FORK:
-	case FORK_SESSION: {
-		pid_t pid = fork();
-		if (pid != 0) {
-			atomic_store(&control->forked, (uint32_t)pid);
-			break;
-		}
-		if (act == FORK_SESSION)
-			setsid();
-		for (int i = 0; i < 6000 && atomic_load(&control->release) == release; i++)
-			pause_us(10000);
-		_exit(0);
+	case STOP: kill(getpid(), SIGSTOP); break;
+	case TERMINATE: kill(0, SIGTERM); break;
 	}
+}
+
+static void harm_surroundings(uint32_t act)
+{
+	struct rlimit none = {0, 0};
+	switch (act) {
 	case CLOSE_FILES:
-		for (int fd = 0; fd <= 20; fd++)
+	case CLOSE_ALL_FILES:
+		for (int fd = act == CLOSE_FILES ? 0 : 3; fd <= (act == CLOSE_FILES ? 20 : 1023); fd++)
+			close(fd);
+		break;
+	case CLOSE_STANDARD:
+		for (int fd = 0; fd <= 2; fd++)
 			close(fd);
 		break;
 	case CHANGE_FOLDER:
@@ -205,7 +266,60 @@ static void harm(uint32_t act)
 			abort();
 		break;
 	case CLEAR_ENVIRONMENT: clearenv(); break;
+	case CHANGE_UMASK: umask(0777); break;
+	case LOWER_LIMITS:
+		setrlimit(RLIMIT_NOFILE, &none);
+		setrlimit(RLIMIT_DATA, &none);
+		setrlimit(RLIMIT_NPROC, &none);
+		break;
 	}
+}
+
+static void harm(uint32_t act)
+{
+	uint32_t release = atomic_load(&control->release);
+	pthread_t thread;
+	switch (act) {
+	case SEGFAULT: *nowhere = 0; break;
+	case DIVIDE: zero = 7 / zero; break;
+	case BUS_ERROR: bus_error(); break;
+	case OVERFLOW_STACK: zero = overflow((volatile char *)""); break;
+	case ABORT: abort();
+	case EXIT: exit(0);
+	case EXIT_AT_ONCE: _exit(0);
+	case EXIT_3: _exit(3);
+	case LEAK: leak(1UL << 30, 1, 1); break;
+	case LEAK_UNTOUCHED: leak(1UL << 30, 4, 0); break;
+	case LEAK_ALL: leak(1UL << 20, 1 << 20, 1); break;
+	case WRITE: write_much(20000); break;
+	case FLOOD: write_much(1400000); break; /* 100 MiB, half of it on each */
+	case FORK:
+	case FORK_SESSION: leave_child(release, act == FORK_SESSION); break;
+	case FORK_LOOP:
+		for (int i = 0; i < 200; i++)
+			leave_child(release, 0);
+		break;
+	case BURN: pthread_create(&thread, NULL, burn, (void *)(uintptr_t)release); break;
+	default:
+		harm_signals(act, release);
+		harm_surroundings(act);
+	}
+}
+
+static void *harm_later(void *act)
+{
+	pause_us(50000);
+	harm((uint32_t)(uintptr_t)act);
+	return NULL;
+}
+
+static void do_harm(uint32_t act)
+{
+	pthread_t thread;
+	if ((act & LATER) == 0)
+		harm(act);
+	else if (pthread_create(&thread, NULL, harm_later, (void *)(uintptr_t)(act & ~LATER)) != 0)
+		abort();
 }
 
 /* Counts a call and says what it is to answer; CKR_OK to go on. It is of the
@@ -218,7 +332,7 @@ static CK_RV enter(int n, int crosses, CK_SESSION_HANDLE s)
 	if (take(&f->hangs))
 		hang(release);
 	if (take(&f->acts))
-		harm(atomic_load(&f->act));
+		do_harm(atomic_load(&f->act));
 	pause_us(atomic_load(&f->delay_us));
 	if (n == AT_C_Finalize || n == AT_C_CloseSession) /* the library does these alone */
 		return take(&f->codes) ? atomic_load(&f->code) : CKR_OK;
