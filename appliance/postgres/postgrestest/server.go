@@ -7,6 +7,7 @@ package postgrestest
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -95,14 +96,25 @@ func newServer(t testing.TB, version int, settings []string) *Server {
 	return s
 }
 
-// freePort gives a port that was free a moment ago: PostgreSQL cannot choose one.
+// freePort gives a port that is free: PostgreSQL cannot choose one. It is none of those that Linux gives
+// to whoever asks for any (ip_local_port_range), so that nobody has it before the server does, or
+// while the server is started again.
 func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	const lowest, highest, attempts = 10000, 32768, 100
+	for range attempts {
+		port := lowest + rand.IntN(highest-lowest)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("no port is free between %d and %d", lowest, highest)
+	return 0
 }
 
 func (s *Server) write(name, text string) {

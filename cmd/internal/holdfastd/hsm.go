@@ -28,12 +28,13 @@ func hsmCommand(a *cli.Admin) *cobra.Command {
 type probeFlags struct {
 	module, label, serial, pinFile string
 	write                          []string
+	member                         bool
 }
 
 func hsmProbeCommand(a *cli.Admin) *cobra.Command {
 	var f probeFlags
 	c := &cobra.Command{
-		Use:   "probe --module FILE (--token-label LABEL | --token-serial NUMBER) [--hsm-write PATH] [--pin-file FILE] < PIN",
+		Use:   "probe --module FILE (--token-label LABEL | --token-serial NUMBER) [--hsm-write PATH] [--member] [--pin-file FILE] < PIN",
 		Short: "Try what an HSM's token can do, and print the settings that fit",
 		Long: "Open a token in module processes of its own, try there what Holdfast needs, and print what was found\n" +
 			"with the section [hsm] of the configuration that fits; or why the token cannot serve, and what it lacks.\n" +
@@ -59,6 +60,7 @@ func hsmProbeCommand(a *cli.Admin) *cobra.Command {
 	}
 	c.Flags().StringVar(&f.module, "module", "", "the HSM's PKCS#11 library")
 	c.Flags().StringSliceVar(&f.write, "hsm-write", nil, "files and folders that the library may change, as hsm.process.write names them")
+	c.Flags().BoolVar(&f.member, "member", false, "print the settings of one more token, [[hsm.members]], instead of [hsm]")
 	c.Flags().StringVar(&f.label, "token-label", "", "label of the token")
 	c.Flags().StringVar(&f.serial, "token-serial", "", "serial number of the token, if two have the label")
 	c.Flags().StringVar(&f.pinFile, "pin-file", "", "file with the HSM's PIN, instead of standard input")
@@ -102,7 +104,7 @@ func readPIN(cmd *cobra.Command, file string) (pin []byte, err error) {
 // probeReport is what hsm probe prints.
 type probeReport struct {
 	*hsm.Tried
-	// Settings is the section [hsm] that fits; empty if the token cannot serve.
+	// Settings is the section [hsm] or [[hsm.members]] that fits; empty if the token cannot serve.
 	Settings string `json:"settings,omitempty"`
 }
 
@@ -113,19 +115,27 @@ func (f *probeFlags) settings(t *hsm.Tried) string {
 	}
 	var b strings.Builder
 	line := func(format string, values ...any) { fmt.Fprintf(&b, format+"\n", values...) }
-	line("[hsm]\nmodule = %q", f.module)
+	table, process := "[hsm]", "[hsm.process]"
+	if f.member {
+		table, process = "[[hsm.members]]", "[hsm.members.process]"
+	}
+	line("%s\nmodule = %q", table, f.module)
 	if f.label != "" {
 		line("token_label = %q", f.label)
 	} else {
 		line("token_serial = %q", f.serial)
 	}
-	if t.Dialect != "" && t.Dialect != dialect.Standard {
+	// A member has what [hsm] says where it says nothing itself.
+	if t.Dialect != "" && (t.Dialect != dialect.Standard || f.member) {
 		line("dialect = %q", t.Dialect)
 	}
-	if n := t.Sessions; n < hsm.DefaultMaxSessions {
+	if n := t.Sessions; n < hsm.DefaultMaxSessions || f.member {
 		line("max_sessions = %d", n)
 	}
-	if t.NoDataObjects != "" {
+	switch {
+	case t.NoDataObjects != "" && f.member:
+		line("# set no_installation_object = true in [hsm]: then no key in the HSMs is ever destroyed; not with state.database")
+	case t.NoDataObjects != "":
 		line("no_installation_object = true # then no key in the HSM is ever destroyed; not with state.database")
 	}
 	if len(f.write) > 0 {
@@ -133,7 +143,7 @@ func (f *probeFlags) settings(t *hsm.Tried) string {
 		for _, path := range f.write {
 			quoted = append(quoted, fmt.Sprintf("%q", path))
 		}
-		line("\n[hsm.process]\nwrite = [%s]", strings.Join(quoted, ", "))
+		line("\n%s\nwrite = [%s]", process, strings.Join(quoted, ", "))
 	}
 	return b.String()
 }
