@@ -68,7 +68,7 @@ install-packages:
 # compare with. wine64 runs the Windows build. PostgreSQL is the database of fleets, and
 # pgbouncer stands in front of it.
 install-test-packages: install-packages install-image-packages
-	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode pgbouncer postgresql wine64
+	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode pgbouncer postgresql systemd wine64
 	@packer/image/tools build/tools
 	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
 

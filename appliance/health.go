@@ -48,7 +48,7 @@ type ModuleProcess struct {
 	PID         int    `json:"pid" jsonschema:"Its process ID; 0 while there is none." example:"4711"`
 	MemoryBytes int64  `json:"memory_bytes" jsonschema:"How much memory it has, in bytes." example:"41943040"`
 	Starts      int    `json:"starts" jsonschema:"How many such processes there have been since the appliance started, this one with them." example:"1"`
-	Confined    string `json:"confined" jsonschema:"How it is confined." example:"system calls, no capabilities, no core dump, 1024 MiB of memory; landlock 6: files, TCP, signals; not confined: UDP, Unix sockets"`
+	Confined    string `json:"confined" jsonschema:"How it is confined." example:"system calls, no capabilities, no core dump, 1024 MiB of memory; landlock 6: files, TCP, signals; not confined: UDP, IP addresses, Unix sockets"`
 	// LastEnd is of the one before that ended otherwise than to be replaced; nil if none has.
 	LastEnd *ModuleEnd `json:"last_end,omitempty" jsonschema:"How the last such process ended that was not to be replaced; absent if none has since the appliance started."`
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"holdfast/hsm/process"
 	"holdfast/hsm/wire"
 )
 
@@ -232,11 +233,39 @@ func (t *Token) lose(p *running, e *Ending) error {
 		return lost
 	}
 	t.process, t.why, t.last = nil, lost, e
-	t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "cause", e.Cause, "error", e, "what_to_do", e.Do())
-	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), e) })
+	t.tellLost(p, e)
 	t.background.Go(func() { t.reopen() })
 	t.background.Go(p.release)
 	return lost
+}
+
+// tellLost logs why the token is lost, and has it put on record. Where systemd has still to say how the process
+// ended, nothing else waits for that. t.mu is held.
+func (t *Token) tellLost(p *running, e *Ending) {
+	log := func(e *Ending) {
+		t.cfg.Log.Error("the token is lost and is opened anew", "token", t.cfg.name(), "cause", e.Cause, "error", e, "what_to_do", e.Do())
+	}
+	select {
+	case <-p.Said():
+	default:
+		if e.Cause == process.Ended {
+			t.background.Go(func() {
+				<-p.Said()
+				known := p.gone()
+				known.At = e.At
+				t.mu.Lock()
+				if t.last == e {
+					t.last = known
+				}
+				t.mu.Unlock()
+				log(known)
+				t.cfg.Ended(t.cfg.label(), known)
+			})
+			return
+		}
+	}
+	log(e)
+	t.background.Go(func() { t.cfg.Ended(t.cfg.label(), e) })
 }
 
 // reopen opens the token until it succeeds, the PIN is refused or Close is

@@ -138,6 +138,9 @@ func Start(t testing.TB, o Options) *Bed {
 		o.Appliance.AuditHeads = machine.Machine()
 	}
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
+		if err := empty(path); err != nil {
+			return nil, err
+		}
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger, Copy: true})
 	}
 	now := o.Appliance.Now

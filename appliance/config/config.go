@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/mail"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -160,9 +161,45 @@ type Process struct {
 	MemoryMiB int `toml:"memory_mib" default:"1024"`
 	// Landlock says that the module does not run on a kernel without landlock.
 	Landlock bool `toml:"require_landlock" default:"false"`
-	// Socket is that of a systemd unit which starts the process. Then the unit says what it may do, and
-	// nothing else here counts. If empty, it is a child of this program.
-	Socket string `toml:"socket"`
+	// Unit says that the process is a unit of systemd, with a user and a filter of addresses of its own, as on
+	// the image. If false, it is a child of this program.
+	Unit bool `toml:"unit" default:"false"`
+	// Addresses are the IP addresses and networks (10.0.4.7, 10.0.4.0/24) with which a unit may exchange
+	// packets, those of the HSM; none if the list is empty. A child's addresses cannot be confined.
+	Addresses []string `toml:"addresses"`
+}
+
+// Networks are the addresses of a configuration that was checked.
+func (p Process) Networks() (networks []netip.Prefix) {
+	for _, text := range p.Addresses {
+		if n, err := network(text); err == nil {
+			networks = append(networks, n)
+		}
+	}
+	return networks
+}
+
+func network(text string) (netip.Prefix, error) {
+	a, err := netip.ParseAddr(text)
+	if err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	n, err := netip.ParsePrefix(text)
+	if err == nil && n != n.Masked() {
+		err = fmt.Errorf("the network of it is %s", n.Masked())
+	}
+	return n, err
+}
+
+// or gives what is set, and of what is not set that of another.
+func (p Process) or(other Process) Process {
+	mine, others := reflect.ValueOf(&p).Elem(), reflect.ValueOf(other)
+	for i := range mine.NumField() {
+		if mine.Field(i).IsZero() {
+			mine.Field(i).Set(others.Field(i))
+		}
+	}
+	return p
 }
 
 // Member is one more token.
@@ -190,25 +227,6 @@ func (h HSM) Tokens() []Member {
 		all = append(all, m)
 	}
 	return all
-}
-
-// or gives the settings of one process, or else those of all. A systemd unit is of one process:
-// who sets another thing has none.
-func (p Process) or(all Process) Process {
-	if p.Socket != "" {
-		return p
-	}
-	merged, own := all, reflect.ValueOf(p)
-	if !own.IsZero() {
-		merged.Socket = ""
-	}
-	to := reflect.ValueOf(&merged).Elem()
-	for i := range own.NumField() {
-		if !own.Field(i).IsZero() {
-			to.Field(i).Set(own.Field(i))
-		}
-	}
-	return merged
 }
 
 // Attestation says how the machine proves what it is, and to what.
@@ -631,7 +649,8 @@ type statement struct {
 
 // replaced says what stands in the place of keys of before, by their section and name.
 var replaced = map[[2]string]string{
-	{"hsm", "iv_from_token"}: `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
+	{"hsm", "process.socket"}: `set hsm.process.unit = true on a machine that has the image's units, or remove the line`,
+	{"hsm", "iv_from_token"}:  `set hsm.dialect = "cloudhsm" where it was true, and remove the line where it was false`,
 }
 
 // read finds the line of each key, and decodes each statement alone, so that
@@ -994,6 +1013,7 @@ func (ck *checker) checkHSM(h *HSM) {
 	for _, m := range h.Members {
 		ck.checkPath("hsm.members.module", m.Module)
 		ck.checkProcess("hsm.members.process.", m.Process)
+		ck.checkUnit("hsm.members.process.", m.Process.or(h.Process))
 		ck.checkNotNegative("hsm.members.max_sessions", m.MaxSessions)
 		ck.checkDialect("hsm.members.dialect", m.Dialect)
 		if (m.TokenLabel == "") == (m.TokenSerial == "") {
@@ -1015,6 +1035,7 @@ func (ck *checker) checkHSM(h *HSM) {
 		ck.at("hsm.token_serial", "hsm.token_label selects the token already; keep one of the two")
 	}
 	ck.checkProcess("hsm.process.", h.Process)
+	ck.checkUnit("hsm.process.", h.Process)
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
 	ck.checkDialect("hsm.dialect", h.Dialect)
 	ck.checkWays(h)
@@ -1051,7 +1072,6 @@ func (ck *checker) checkProcess(at string, p Process) {
 	for _, path := range p.Write {
 		ck.checkPath(at+"write", path)
 	}
-	ck.checkPath(at+"socket", p.Socket)
 	for _, port := range p.Ports {
 		if port < 1 || port > 65535 {
 			ck.at(at+"ports", "%d is no TCP port: they go from 1 to 65535", port)
@@ -1062,11 +1082,27 @@ func (ck *checker) checkProcess(at string, p Process) {
 			ck.at(at+"environment", "%q is no name of a variable; give the name without its value", name)
 		}
 	}
+	for _, text := range p.Addresses {
+		if _, err := network(text); err != nil {
+			ck.at(at+"addresses", "%q is neither an IP address nor a network such as 10.0.4.0/24: %v", text, err)
+		}
+	}
 	if p.MemoryMiB != 0 && p.MemoryMiB < leastMemoryMiB {
 		ck.at(at+"memory_mib", "%d is too little for a module; give at least %d, or leave it out", p.MemoryMiB, leastMemoryMiB)
 	}
-	if p.Socket != "" && !reflect.DeepEqual(p, Process{Socket: p.Socket}) {
-		ck.at(at+"socket", "the unit of that socket says what the process may do; leave out the other settings of the process")
+}
+
+// checkUnit checks what only a unit can do, and what only a child can. A part of a configuration does not
+// say which it is.
+func (ck *checker) checkUnit(at string, p Process) {
+	switch {
+	case ck.refuse != nil:
+	case p.Unit && p.Addresses == nil:
+		ck.missing(at+"addresses", "the IP addresses or networks of the HSM, with which alone the module's unit may exchange packets; [] if there are none")
+	case p.Unit && len(p.Environment) > 0:
+		ck.at(at+"environment", "a unit has the variables that its own file sets; set them there, and leave this out")
+	case !p.Unit && len(p.Addresses) > 0:
+		ck.at(at+"addresses", "only a unit is kept from other addresses; set unit = true on a machine that has the units, or leave this out")
 	}
 }
 

@@ -189,6 +189,39 @@ func TestMembers(t *testing.T) {
 	}
 }
 
+// TestProcess: a unit has addresses, and a child none; a member has what it does not say from the first.
+func TestProcess(t *testing.T) {
+	const hsm, unit = "[hsm]\nmodule = \"/m.so\"\ntoken_label = \"a\"\n", "[hsm.process]\nunit = true\n"
+	const member = "[[hsm.members]]\ntoken_label = \"b\"\n"
+	c, _, err := config.Parse("f", []byte(hsm+unit+"addresses = [\"10.0.4.0/24\", \"10.0.5.7\", \"fd00::7\"]\nports = [1792]\nrequire_landlock = true\n"+
+		member+"process = {addresses = []}\n"+member+"process = {ports = [1]}\n"+member))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"[10.0.4.0/24 10.0.5.7/32 fd00::7/128] [1792]", "[] [1792]", "[10.0.4.0/24 10.0.5.7/32 fd00::7/128] [1]", "[10.0.4.0/24 10.0.5.7/32 fd00::7/128] [1792]"} {
+		p := c.HSM.Tokens()[i].Process
+		if got := fmt.Sprint(p.Networks(), p.Ports); got != want || !p.Unit || !p.Landlock {
+			t.Errorf("token %d has %s of %+v, not %s", i, got, p, want)
+		}
+	}
+	for text, want := range map[string]string{
+		unit: "hsm.process.addresses is missing: the IP addresses or networks of the HSM",
+		"[hsm.process]\naddresses = [\"10.0.4.7\"]\n":                       "f:5: hsm.process.addresses: only a unit is kept from other addresses",
+		member + "process = {addresses = [\"10.0.4.7\"]}\n":                 "hsm.members.process.addresses: only a unit",
+		unit + "addresses = [\"hsm.example.com\"]\n":                        "f:6: hsm.process.addresses: \"hsm.example.com\" is neither an IP address nor a network",
+		unit + "addresses = [\"10.0.4.7/24\"]\n":                            "the network of it is 10.0.4.0/24",
+		unit + "addresses = [\"fe80::1%eth0\"]\n":                           "f:6: hsm.process.addresses: ",
+		unit + "addresses = [\"10.0.4.7\"]\nenvironment = [\"A\"]\n":        "f:7: hsm.process.environment: a unit has the variables",
+		"[hsm.process]\nsocket = \"/run/x\"\n":                              "f:5: unknown key hsm.process.socket: set hsm.process.unit = true",
+		member + "process = {unit = true}\n":                                "hsm.members.process.addresses is missing",
+		member + "process = {unit = true, addresses = []}\n[hsm.process]\n": "",
+	} {
+		if _, _, err := config.Parse("f", []byte(hsm+text)); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: want %s, got %v", text, want, err)
+		}
+	}
+}
+
 // TestTokens: each token has its own settings, and those of [hsm] where it says nothing.
 func TestTokens(t *testing.T) {
 	c, _, err := config.Parse("f", []byte(`[hsm]
@@ -211,7 +244,7 @@ max_sessions = 9
 process = { ports = [2323], memory_mib = 256 }
 [[hsm.members]]
 token_label = "d"
-process = { socket = "/s" }
+process = { unit = true, addresses = [] }
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -219,11 +252,13 @@ process = { socket = "/s" }
 	all := config.Process{Read: []string{"/r"}, Write: []string{"/w"}, Ports: []int{1792}, Landlock: true}
 	third := all
 	third.Ports, third.MemoryMiB = []int{2323}, 256
+	fourth := all
+	fourth.Unit, fourth.Addresses = true, []string{}
 	want := []config.Member{
 		{Module: "/m.so", TokenLabel: "a", Dialect: "luna-fips", MaxSessions: 4, Process: all},
 		{Module: "/m.so", TokenLabel: "b", Dialect: "luna-fips", MaxSessions: 4, Process: all},
 		{Module: "/n.so", TokenLabel: "c", Dialect: "standard", MaxSessions: 9, Process: third},
-		{Module: "/m.so", TokenLabel: "d", Dialect: "luna-fips", MaxSessions: 4, Process: config.Process{Socket: "/s"}},
+		{Module: "/m.so", TokenLabel: "d", Dialect: "luna-fips", MaxSessions: 4, Process: fourth},
 	}
 	if got := c.HSM.Tokens(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v, want\n%+v", got, want)

@@ -103,7 +103,7 @@ func TestEachRefused(t *testing.T) {
 		}
 	}
 	for key := range values {
-		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || strings.HasSuffix(key, ".require_landlock") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
+		if strings.HasSuffix(key, ".required") || strings.HasSuffix(key, "_asynchronous") || strings.HasSuffix(key, ".require_landlock") || strings.HasSuffix(key, ".process.unit") || key == "instance.metadata" || key == "xks.development" || strings.HasSuffix(key, "xks_enable") {
 			values[key] = "true"
 		}
 	}
@@ -375,7 +375,7 @@ func TestProcessOfModules(t *testing.T) {
 		hsm + "[hsm.process]\nports = [0]\n":                                            "0 is no TCP port",
 		hsm + "[hsm.process]\nmemory_mib = 1\n":                                         "1 is too little for a module",
 		hsm + "[[hsm.members]]\ntoken_label = \"b\"\nprocess = {write = [\"/data\"]}\n": "hsm.members.process.write: it belongs to the image",
-		hsm + "[[hsm.members]]\ntoken_label = \"b\"\nprocess = {socket = \"/run/s\"}\n": "hsm.members.process.socket: it belongs to the image",
+		hsm + "[[hsm.members]]\ntoken_label = \"b\"\nprocess = {unit = false}\n":        "hsm.members.process.unit: it belongs to the image",
 		hsm + "[[hsm.members]]\ntoken_label = \"b\"\ndialect = \"luna\"\n":              "hsm.members.dialect: \"luna\" is none of",
 		hsm + "process = {ports = [1], require_landlock = false}\n":                     "hsm.process.require_landlock: it belongs to the image",
 	} {
@@ -383,10 +383,23 @@ func TestProcessOfModules(t *testing.T) {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
 	}
-	// A unit of the image's says what its module may do, and a launch file cannot take its place.
-	of.HSM.Process = config.Process{Socket: "/run/holdfast-module/a"}
-	if _, err := parse(hsm + "process = {ports = [1]}\n"); err == nil || !strings.Contains(err.Error(), "hsm.process.socket: the unit of that socket says what the process may do") {
-		t.Errorf("with a unit: %v", err)
+	// The units of the image stay, with the addresses that the launch file names, or those of the image.
+	of.HSM.Process = config.Process{Unit: true, Addresses: []string{"10.0.0.0/8"}, Landlock: true}
+	for text, want := range map[string]string{
+		"process = {ports = [1]}\n":                                                      "10.0.0.0/8",
+		"process = {addresses = [\"10.0.4.7\"]}\n":                                       "10.0.4.7/32",
+		"process = {addresses = []}\n":                                                   "",
+		"[[hsm.members]]\ntoken_label = \"b\"\nprocess = {addresses = [\"10.0.5.7\"]}\n": "10.0.5.7/32",
+	} {
+		c, err := parse(hsm + text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		last := c.HSM.Tokens()[len(c.HSM.Tokens())-1].Process
+		if got := strings.Trim(fmt.Sprint(last.Networks()), "[]"); got != want || !last.Unit || !last.Landlock {
+			t.Errorf("%s: %+v, not %s", text, last, want)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ package confine
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -43,6 +44,11 @@ type Rules struct {
 	// AnyPort allows TCP connections to all ports; ConnectPorts those to some. To listen is not allowed.
 	AnyPort      bool
 	ConnectPorts []uint16
+
+	// Filtered says that the process's unit lets through Addresses alone (IPAddressAllow=), none if there are
+	// none. Self only sees that it does: no process can filter its own addresses.
+	Filtered  bool
+	Addresses []netip.Prefix
 
 	// MemoryBytes bounds the memory that the process can write to, its threads' stacks with it (RLIMIT_DATA).
 	// Beyond it C code is told that there is no memory, and Go code ends the process. 0: no bound; else at

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -426,5 +427,20 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		})
+	}
+}
+
+// TestFiltered: a process whose unit should filter addresses does not run where none does; that one filters
+// is seen in the booted image.
+func TestFiltered(t *testing.T) {
+	for _, allowed := range [][]netip.Prefix{nil, {netip.MustParsePrefix("10.0.0.0/8")}, {netip.MustParsePrefix("127.0.0.1/32")}} {
+		_, stderr, err := try(t, task{confine.Rules{Filtered: true, Addresses: allowed}, nil})
+		if err == nil || !strings.Contains(string(stderr), "the unit does not keep the process from") {
+			t.Errorf("%v: %v: %s", allowed, err, stderr)
+		}
+	}
+	r := confined(t, task{confine.Rules{Filtered: true, Addresses: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}, nil})
+	if !r.Told.Addresses {
+		t.Errorf("%+v", r)
 	}
 }

@@ -20,6 +20,8 @@ type Told struct {
 	TCP   bool `json:"tcp"`   // connecting to ports that are not named, and listening
 	UDP   bool `json:"udp"`   // sending to other ports than the one of DNS
 
+	Addresses bool `json:"addresses"` // sending to IP addresses that are not named
+
 	Signals bool `json:"signals"` // signals to processes outside, and their abstract Unix sockets
 	Sockets bool `json:"sockets"` // Unix sockets of processes outside, by path
 
@@ -39,12 +41,12 @@ const (
 func tell(r Rules) Told {
 	v := abi()
 	return Told{
-		Landlock: v, Files: v >= abiFiles, TCP: v >= abiTCP && !r.AnyPort, UDP: v >= abiUDP,
+		Landlock: v, Files: v >= abiFiles, TCP: v >= abiTCP && !r.AnyPort, UDP: v >= abiUDP, Addresses: r.Filtered,
 		Signals: v >= abiSignals, Sockets: v >= abiSockets, MemoryBytes: r.MemoryBytes,
 	}
 }
 
-// Free names what landlock of this kernel does not confine, or what the rules leave free.
+// Free names what neither this kernel's landlock nor the unit confines, or what the rules leave free.
 func (t Told) Free() []string {
 	return t.parts(false)
 }
@@ -53,7 +55,7 @@ func (t Told) parts(confined bool) (names []string) {
 	for _, p := range []struct {
 		name     string
 		confined bool
-	}{{"files", t.Files}, {"TCP", t.TCP}, {"UDP", t.UDP}, {"signals", t.Signals}, {"Unix sockets", t.Sockets}} {
+	}{{"files", t.Files}, {"TCP", t.TCP}, {"UDP", t.UDP}, {"IP addresses", t.Addresses}, {"signals", t.Signals}, {"Unix sockets", t.Sockets}} {
 		if p.confined == confined {
 			names = append(names, p.name)
 		}
@@ -68,6 +70,9 @@ func (t Told) String() string {
 		words += fmt.Sprintf(", %d MiB of memory", t.MemoryBytes>>20)
 	}
 	if t.Landlock == 0 {
+		if t.Addresses {
+			words += ", IP addresses"
+		}
 		return words + "; the kernel has no landlock: files and network are as free as for any process of this user"
 	}
 	words += fmt.Sprintf("; landlock %d: %s", t.Landlock, strings.Join(t.parts(true), ", "))
@@ -87,6 +92,9 @@ func (t Told) check(r Rules) error {
 		if !strings.Contains(string(status), "\n"+want+"\n") {
 			return fmt.Errorf("the kernel does not say %q of this process: the variable %s is for this program alone; unset it", want, executed)
 		}
+	}
+	if err := r.checkAddresses(); err != nil {
+		return err
 	}
 	if t.Landlock == 0 || slices.Contains(r.all(), "/") {
 		return nil

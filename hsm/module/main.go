@@ -28,11 +28,10 @@ func Main(user uint32, confined string) error {
 	if err != nil {
 		return err
 	}
-	first, err := l.Accept()
+	first, err := l.First(endGrace, func() { os.Exit(0) })
 	if err != nil {
 		return err
 	}
-	process.EndWith(first, endGrace, func() { os.Exit(0) })
 	_ = Serve(confined, first, func() (wire.Stream, error) { return l.Accept() }) // it ends when the other side has gone
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,7 +77,7 @@ func (c Child) start(ctx context.Context, connections int) (*child, error) {
 type child struct {
 	cmd         *exec.Cmd
 	connections []*net.UnixConn
-	outputs     [2]output // standard output and error
+	outputs     outputs
 	done        chan struct{}
 
 	mu     sync.Mutex
@@ -88,41 +87,19 @@ type child struct {
 
 // open starts the process and has what it writes read.
 func (p *child) open() error {
-	for i := range p.outputs {
-		r, w, err := os.Pipe()
-		if err != nil {
-			p.closeOutputs()
-			return err
-		}
-		defer func() { _ = w.Close() }() // the process has a copy
-		p.outputs[i].from = r
-		if i == 0 {
-			p.cmd.Stdout = w
-		} else {
-			p.cmd.Stderr = w
-		}
-	}
-	if err := p.cmd.Start(); err != nil {
-		p.closeOutputs()
+	writers, err := p.outputs.pipes()
+	if err != nil {
 		return err
 	}
-	for i := range p.outputs {
-		p.outputs[i].read()
+	defer closeFiles(writers)
+	p.cmd.Stdout, p.cmd.Stderr = writers[0], writers[1]
+	if err := p.cmd.Start(); err != nil {
+		p.outputs.close()
+		return err
 	}
+	p.outputs.read()
 	return nil
 }
-
-func (p *child) closeOutputs() {
-	for i := range p.outputs {
-		if p.outputs[i].from != nil {
-			_ = p.outputs[i].from.Close()
-		}
-	}
-}
-
-// outputGrace is how long what a process wrote may take to be read after its end. A fork that left the
-// process group may hold the pipe open for ever.
-const outputGrace = 200 * time.Millisecond
 
 // watch waits for the end of the process.
 func (p *child) watch() {
@@ -140,23 +117,11 @@ func (p *child) watch() {
 	p.reaped = true
 	p.mu.Unlock()
 
-	late, cancel := context.WithTimeout(context.Background(), outputGrace) // of all outputs together
-	defer cancel()
-	for i := range p.outputs {
-		select {
-		case <-p.outputs[i].ended:
-		case <-late.Done():
-		}
-	}
-	p.closeOutputs()
 	end := howEnded(state, err)
 	if stopped {
 		end = End{Cause: Stopped, Says: "a signal stopped it (SIGSTOP or one like it), and it was ended"}
 	}
-	for i, name := range []string{"standard output", "standard error"} {
-		<-p.outputs[i].ended
-		end.Wrote += p.outputs[i].told(name)
-	}
+	end.Wrote = p.outputs.told()
 	p.mu.Lock()
 	p.end = end
 	p.mu.Unlock()
@@ -176,6 +141,14 @@ func (p *child) wait(options int) (stopped bool) {
 
 // crashes are the signals that the kernel sends a process for what it does itself.
 var crashes = []syscall.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGABRT, unix.SIGTRAP, unix.SIGSYS, unix.SIGXCPU, unix.SIGXFSZ}
+
+// Crashes has the names of such signals.
+func Crashes() (names []string) {
+	for _, s := range crashes {
+		names = append(names, unix.SignalName(s))
+	}
+	return names
+}
 
 // howEnded says it in words.
 func howEnded(state *os.ProcessState, err error) End {
@@ -199,6 +172,7 @@ func (p *child) killGroup() { _ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) } 
 
 func (p *child) Connections() []*net.UnixConn { return p.connections }
 func (p *child) Done() <-chan struct{}        { return p.done }
+func (p *child) Said() <-chan struct{}        { return p.done }
 func (p *child) PID() int                     { return p.cmd.Process.Pid }
 
 func (p *child) Kill() {

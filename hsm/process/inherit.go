@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -77,19 +78,40 @@ func (l *Listener) Accept() (*net.UnixConn, error) {
 	}
 }
 
-// Close accepts no more connections.
-func (l *Listener) Close() error { return l.listener.Close() }
-
-// EndWith calls end, such as os.Exit, once the other side has closed the connection and grace has passed. It
-// waits in a thread of its own, so neither a hanging call into a library nor who reads the connection
-// keeps it from that.
-func EndWith(c *net.UnixConn, grace time.Duration, end func()) {
+// First gives the first connection, with which the process is to end: once the other side has closed it,
+// no more connections are taken, and when grace has passed as well, end is called, such as os.Exit. A thread of its own
+// waits for that, so neither a hanging call into a library nor who reads the connection keeps it
+// from that. From here on a process that systemd started writes where the other side reads.
+func (l *Listener) First(grace time.Duration, end func()) (*net.UnixConn, error) {
+	c, err := l.first()
+	if err != nil {
+		return nil, err
+	}
 	go func() {
 		const forever = -1
 		_, _ = ended(c, forever) // after an error the process must not stay either
+		_ = l.listener.Close()   // who connects now waits for the next process
 		time.Sleep(grace)
 		end()
 	}()
+	return c, nil
+}
+
+func (l *Listener) first() (*net.UnixConn, error) {
+	for {
+		c, err := l.Accept()
+		if err != nil || l.process != 0 {
+			return c, err
+		}
+		err = takeOutputs(c)
+		if err == nil {
+			return c, nil
+		}
+		_ = c.Close()
+		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) { // then it has ended meanwhile
+			return nil, fmt.Errorf("the first connection: %w", err)
+		}
+	}
 }
 
 // ended says whether the other side has closed a connection. It waits for that for so many milliseconds.

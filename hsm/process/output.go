@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -28,6 +29,63 @@ type output struct {
 	lines []string
 	// fatal says that the last line is why Go's runtime gave up.
 	fatal bool
+}
+
+// outputs are a process's standard output and standard error.
+type outputs [2]output
+
+// pipes gives the ends that the process is to write to. They are the caller's to close, once the process
+// has a copy.
+func (o *outputs) pipes() (writers []*os.File, err error) {
+	for i := range o {
+		r, w, err := os.Pipe()
+		if err != nil {
+			closeFiles(writers)
+			o.close()
+			return nil, err
+		}
+		o[i].from = r
+		writers = append(writers, w)
+	}
+	return writers, nil
+}
+
+func (o *outputs) read() {
+	for i := range o {
+		o[i].read()
+	}
+}
+
+func (o *outputs) close() {
+	for i := range o {
+		if o[i].from != nil {
+			_ = o[i].from.Close()
+		}
+	}
+}
+
+// outputGrace is how long what a process wrote may take to be read after its end. A fork that left the
+// process group may hold the pipe open for ever.
+const outputGrace = 200 * time.Millisecond
+
+// told gives the last lines of a process that has ended.
+func (o *outputs) told() (words string) {
+	late := time.AfterFunc(outputGrace, o.close) // then reading ends
+	for i := range o {
+		<-o[i].ended
+	}
+	late.Stop()
+	o.close()
+	for i, name := range []string{"standard output", "standard error"} {
+		words += o[i].told(name)
+	}
+	return words
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
 }
 
 func (o *output) read() {

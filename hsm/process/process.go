@@ -29,8 +29,10 @@ type Process interface {
 	Kill()
 	// Done is closed when it has ended.
 	Done() <-chan struct{}
-	// End says then how it ended.
+	// End says then how it ended. What a unit has not said yet is missing until Said is closed, a few
+	// seconds after Done at most.
 	End() End
+	Said() <-chan struct{}
 	// PID is its process ID; 0 if that is not known.
 	PID() int
 }
@@ -56,9 +58,11 @@ const (
 	Killed Cause = "killed"
 	// Stopped: a signal stopped it, so it was ended.
 	Stopped Cause = "stopped"
-	// Ended: the service manager knows how.
+	// Ended: the service manager has not said how.
 	Ended Cause = "ended"
 )
+
+var causes = []Cause{Crashed, Exited, Killed, Stopped, Ended}
 
 // connect connects so many times to the socket at path, on which a process of user uid must listen.
 func connect(ctx context.Context, path string, uid uint32, connections int) (all []*net.UnixConn, err error) {

@@ -42,16 +42,14 @@ func module(what, user string) error {
 	if err != nil {
 		return err
 	}
-	for first := true; ; first = false {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		if first {
-			process.EndWith(c, 0, func() { os.Exit(7) })
-		}
+	c, err := l.First(0, func() { os.Exit(7) })
+	for ; err == nil; c, err = l.Accept() {
 		go answer(c, what)
 	}
+	if errors.Is(err, net.ErrClosed) { // the first has ended, and the process with it
+		select {}
+	}
+	return err
 }
 
 func answer(c *net.UnixConn, what string) {
@@ -59,6 +57,10 @@ func answer(c *net.UnixConn, what string) {
 	for {
 		if _, err := io.ReadFull(c, b); err != nil {
 			return
+		}
+		if what == "write" {
+			fmt.Println("to be read")
+			os.Exit(7)
 		}
 		if what == "hang" { // as a library does
 			runtime.LockOSThread()
@@ -310,7 +312,7 @@ func TestStart(t *testing.T) {
 		"no such file":                      func() (process.Process, error) { return process.Child{Program: gone}.Start(t.Context(), "hsm-a", 2) },
 		"canceled":                          func() (process.Process, error) { return child(t, "answer").Start(ended, "hsm-a", 2) },
 		"would not end":                     func() (process.Process, error) { return child(t, "answer").Start(t.Context(), "hsm-a", 0) },
-		"is the unit of its socket active?": func() (process.Process, error) { return process.Unit{Socket: gone}.Start(t.Context(), "hsm-a", 2) },
+		"is the unit of its socket active?": func() (process.Process, error) { return process.NewUnit(0, gone).Start(t.Context(), "hsm-a", 2) },
 	} {
 		if _, err := try(); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "hsm-a") && want != "would not end" {
 			t.Errorf("%v, not %q", err, want)
@@ -337,7 +339,7 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	if _, err := (process.Unit{Socket: socket, Listener: 12345}).Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "where user 12345 should") {
+	if _, err := process.NewUnit(12345, socket).Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "where user 12345 should") {
 		t.Error(err)
 	}
 
@@ -352,6 +354,9 @@ func activated(t *testing.T, what string) (socket string) {
 	t.Helper()
 	tool, err := exec.LookPath("systemd-socket-activate")
 	if err != nil {
+		if os.Getenv("HOLDFAST_TEST_PACKAGES") != "" {
+			t.Fatalf("%v: install systemd", err)
+		}
 		t.Skip(err)
 	}
 	socket = filepath.Join(t.TempDir(), "socket")
@@ -391,9 +396,31 @@ func unitEnds(t *testing.T, what string) {
 		_, _ = stale.Write([]byte("?"))
 		_ = stale.Close()
 	}
-	p, err := process.Unit{Socket: socket, Listener: uint32(os.Getuid())}.Start(t.Context(), "hsm-a", 3)
+	second := activated(t, "write")
+	unit := process.NewUnit(uint32(os.Getuid()), socket, second)
+	p, err := unit.Start(t.Context(), "hsm-a", 3)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	other, err := unit.Start(t.Context(), "hsm-a", 1) // before the first has ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Kill)
+	if _, err := unit.Start(t.Context(), "hsm-a", 1); err == nil || !strings.Contains(err.Error(), "each of its 2 units has one") {
+		t.Errorf("a third beside them: %v", err)
+	}
+	if _, err := other.Connections()[0].Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(second+process.EndSuffix, []byte("exited it exited by itself, with status 7\n"), 0o600); err != nil { // as its unit does
+		t.Fatal(err)
+	}
+	within(t, other.Done(), "the other ends")
+	within(t, other.Said(), "its unit says how")
+	if want := (process.End{Cause: process.Exited, Says: "it exited by itself, with status 7", Wrote: "; 11 bytes on standard output: to be read"}); other.End() != want {
+		t.Errorf("%+v, not %+v", other.End(), want)
 	}
 	all := p.Connections()
 	if what == "answer" {

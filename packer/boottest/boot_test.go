@@ -458,19 +458,30 @@ func (b *boot) evidence(release string) (volume tpm.Hex) {
 func (b *boot) confined() {
 	b.t.Helper()
 	b.says(regexp.MustCompile(`confinement: done`))
-	b.says(regexp.MustCompile(`confinement: module done`))
+	b.says(regexp.MustCompile(`confinement: module finished`))
+	const denied, refused, dropped, hidden = `Permission denied`, `Operation not permitted`, `Connection timed out`, `No such file or directory`
 	for name, want := range map[string]string{
 		"Uid": `900\s+900\s+900\s+900`, "CapEff": `0000000000000000`, "CapBnd": `0000000000000000`, "NoNewPrivs": `1`, "Seccomp": `2`,
 		"Max core file size": `0\s+0\s+bytes`, "VmLck": `[1-9][0-9]* kB`, "VmSwap": `0 kB`, "swaps": `none`, "core_pattern": `""`, "sysrq": `0`, "modules_disabled": `1`, "shells": `none`,
-		"module own tokens": `<nil>`, "module own port": `.*connection refused`,
-		"module state folder": `.*permission denied`, "module database": `.*permission denied`, "module configuration": `.*permission denied`,
-		"module TPM": `.*permission denied`, "module event log": `.*permission denied`, "module policies": `.*permission denied`,
-		"module console's port": `.*permission denied`, "module namespace": `operation not permitted`,
-		"module ptrace of the parent": `operation not permitted`, "module signal to the appliance": `operation not permitted`,
+		"module own tokens": `done`, "module own address": `Connection refused`,
+		"module address of the console": denied, "module another port of its address": denied,
+		"module another address": dropped, "module an address elsewhere": dropped, "module datagram to another address": refused, "module datagram elsewhere": refused, "module metadata": denied,
+		"module raw socket": refused, "module packet socket": `Address family not supported by protocol`,
+		"module state folder": denied, "module database": denied, "module configuration": denied, "module policies": denied, "module TPM": hidden, "module event log": denied,
+		"module appliance's credential": hidden, "module another member's credential": hidden, "module another member's folder": denied, "module settings of all members": denied,
+		"module write to the root": `Read-only file system`, "module write to /run": denied,
+		"module socket of another process": denied, "module socket of root's service": denied, "module socket of administrators": denied, "module socket of systemd": denied,
+		"module user namespace": refused, "module mount namespace": refused, "module mount": refused,
+		"module ptrace of the parent": refused, "module ptrace of any process": refused, "module memory of any process": refused, "module signal to any process": refused, "module root's user": refused,
+		"unit holdfast-module@1-[ab].service memory": `1073741824 tasks 256`, "unit Uid": `6[1-5][0-9]{3}`, "unit CapBnd": `0000000000000000`, "unit Seccomp": `2`,
 		"lsm": `(?:\S+,)?landlock(?:,\S+)?`, // for what confines itself, as a PKCS#11 module's process does
 	} {
-		b.says(regexp.MustCompile(`(?m)confinement: ` + regexp.QuoteMeta(name) + `:?\s+` + want + `\s*$`))
+		b.says(regexp.MustCompile(`(?m)confinement: ` + name + `:?\s+` + want + `\s*$`))
 	}
+	// A process that crashes, and one that does not run any more, are replaced, and it is said why.
+	b.says(regexp.MustCompile(`the token is lost and is opened anew.*(?:signal SIGSEGV|SIGSEGV: segmentation violation)`))
+	b.says(regexp.MustCompile(`sent stopped \(signal\): <nil>`))
+	b.says(regexp.MustCompile(`(?s)sent stopped.*the token is open again`))
 }
 
 // TestPlainLaunch: the image as it is sold, on a machine without SEV-SNP, which is

@@ -62,8 +62,8 @@ type Options struct {
 	LogDropped func() uint64
 	// Platform is a simulated machine; the real one if nil.
 	Platform Platform
-	// Modules gives what starts the module processes of a token. It is needed.
-	Modules func(config.Member) hsm.Launcher
+	// Modules gives what starts the module processes of a token; tokens count from 1. It is needed.
+	Modules func(number int, token config.Member) hsm.Launcher
 	// RenewAfter is how long after the unlock the modules' processes are replaced; a minute if 0.
 	RenewAfter time.Duration
 	// Changed, if given, is called whenever the boot has come to serving, degraded

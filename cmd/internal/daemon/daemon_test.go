@@ -238,7 +238,7 @@ func (s *site) run(ctx context.Context) error {
 		Config:     &cfg,
 		Log:        slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Platform:   platform{machine, s},
-		Modules:    func(config.Member) hsm.Launcher { return hsmtest.Launcher() },
+		Modules:    func(int, config.Member) hsm.Launcher { return hsmtest.Launcher() },
 		RenewAfter: s.renewAfter,
 		Metadata:   s.metadata,
 		Now:        s.now,

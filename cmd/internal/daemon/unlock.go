@@ -120,13 +120,13 @@ func (d *Daemon) moduleEnded(token string, e *hsm.Ending) {
 
 // Tokens are those that the configuration names, each with what they have in common and what starts
 // its module processes.
-func Tokens(h config.HSM, modules func(config.Member) hsm.Launcher, all hsm.Config) (configs []hsm.Config) {
+func Tokens(h config.HSM, modules func(number int, token config.Member) hsm.Launcher, all hsm.Config) (configs []hsm.Config) {
 	all.MasterKeyLabel = h.MasterKeyLabel
-	for _, m := range h.Tokens() {
+	for i, m := range h.Tokens() {
 		c := all
 		c.Module, c.TokenLabel, c.TokenSerial = m.Module, m.TokenLabel, m.TokenSerial
 		c.MaxSessions, c.Dialect = m.MaxSessions, m.Dialect
-		c.Launcher = modules(m)
+		c.Launcher = modules(i+1, m)
 		configs = append(configs, c)
 	}
 	return configs

@@ -82,7 +82,7 @@ func (f *probeFlags) try(a *cli.Admin, cmd *cobra.Command) (*hsm.Tried, error) {
 		return nil, err
 	}
 	defer clear(pin)
-	cfg := hsm.Config{Module: f.module, TokenLabel: f.label, TokenSerial: f.serial, PIN: pin, Launcher: modules.For("/etc/holdfast")(config.Member{Module: f.module, Process: config.Process{Write: f.write}})}
+	cfg := hsm.Config{Module: f.module, TokenLabel: f.label, TokenSerial: f.serial, PIN: pin, Launcher: modules.For("/etc/holdfast")(1, config.Member{Module: f.module, Process: config.Process{Write: f.write}})}
 	return hsm.Try(cmd.Context(), cfg, func(*hsm.Tried) {
 		cli.Row(a.Notes(cmd), "the token is there; the PIN is tried now, once")
 	})

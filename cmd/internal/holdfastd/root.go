@@ -22,7 +22,7 @@ func New() *cobra.Command {
 			"the broker that releases the HSM's PIN. holdfast is the tool that administers them.",
 	}
 	a.AddFlag(root)
-	root.AddCommand(serveCommand(a), brokerCommand(a), volumeCommand(a), capCommand(a), stateCommand(a), hsmCommand(a), restore.Command(a), modules.Command())
+	root.AddCommand(serveCommand(a), brokerCommand(a), volumeCommand(a), capCommand(a), stateCommand(a), hsmCommand(a), restore.Command(a), modules.Command(), modules.Manager())
 	cli.Complete(root)
 	return root
 }

@@ -4,21 +4,15 @@ package modules
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
-
-	"github.com/spf13/cobra"
 
 	"holdfast/appliance/config"
-	"holdfast/cmd/internal/cli"
 	"holdfast/hsm"
 	"holdfast/hsm/confine"
 	"holdfast/hsm/module"
 	"holdfast/hsm/process"
+	"holdfast/hsm/units"
 )
 
 // settings are what the process is told before it is confined.
@@ -27,19 +21,28 @@ type settings struct {
 	Landlock bool          `json:"require_landlock,omitempty"`
 }
 
-// For gives what starts the module processes of a token. What is hidden stays closed to them.
-func For(hidden ...string) func(token config.Member) hsm.Launcher {
-	return func(token config.Member) hsm.Launcher {
-		p := token.Process
-		if p.Socket != "" {
-			return process.Unit{Socket: p.Socket}
+// For gives what starts the module processes of a token, which counts from 1 among those of the
+// configuration. What is hidden stays closed to them.
+func For(hidden ...string) func(number int, token config.Member) hsm.Launcher {
+	pool := &units.Pool{}
+	return func(number int, token config.Member) hsm.Launcher {
+		p, r := token.Process, rules(token, hidden)
+		if p.Unit {
+			r.Filtered, r.Addresses = true, p.Networks()
+			return pool.Launcher(units.Member{Number: number, Addresses: r.Addresses, Write: p.Write, MemoryBytes: r.MemoryBytes, Settings: settings{r, p.Landlock}.json()})
 		}
-		text, err := json.Marshal(settings{rules(token, hidden), p.Landlock})
-		if err != nil { // strings and numbers
-			panic(err)
-		}
-		return process.Child{Arguments: []string{module.Argument, "--settings", string(text)}, Environment: p.Environment}
+		// What a variable names that the vendor documents, such as SOFTHSM2_CONF, is read.
+		r.Read = append(r.Read, process.Named(os.Environ(), p.Environment...)...)
+		return process.Child{Arguments: []string{module.Argument, "--settings", string(settings{r, p.Landlock}.json())}, Environment: p.Environment}
 	}
+}
+
+func (s settings) json() []byte {
+	text, err := json.Marshal(s)
+	if err != nil { // strings and numbers
+		panic(err)
+	}
+	return text
 }
 
 // Secrets are what the configuration keeps from module processes: the state, and files with secrets.
@@ -71,48 +74,5 @@ func rules(token config.Member, hidden []string) confine.Rules {
 	if real, err := filepath.EvalSymlinks(token.Module); err == nil {
 		r.Read = append([]string{filepath.Dir(real)}, r.Read...)
 	}
-	// What a variable names that the vendor documents, such as SOFTHSM2_CONF, is read.
-	r.Read = append(r.Read, process.Named(os.Environ(), p.Environment...)...)
 	return r
-}
-
-// Command is the module process.
-func Command() *cobra.Command {
-	var text, owner string
-	c := &cobra.Command{
-		Use:    module.Argument,
-		Short:  "Be the process of a PKCS#11 module",
-		Long:   "Be the process in which a PKCS#11 module runs. The appliance starts it, or systemd with a\nsocket for it; it is not for people.",
-		Hidden: true,
-		Args:   cobra.NoArgs,
-	}
-	c.Flags().StringVar(&text, "settings", "{}", "what the process may do (JSON)")
-	c.Flags().StringVar(&owner, "user", "", "the user whose connections are taken; this one's if empty")
-	c.RunE = cli.Does(func(*cobra.Command, []string) error { return be(text, owner) })
-	return c
-}
-
-func be(text, owner string) error {
-	var s settings
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return cli.Unusable(fmt.Errorf("--settings: %w", err))
-	}
-	uid := uint64(os.Getuid())
-	if owner != "" {
-		u, err := user.Lookup(owner)
-		if err == nil {
-			uid, err = strconv.ParseUint(u.Uid, 10, 32)
-		}
-		if err != nil {
-			return cli.Unusable(fmt.Errorf("--user: %w", err))
-		}
-	}
-	told, err := confine.Self(s.Rules)
-	if err != nil {
-		return err
-	}
-	if s.Landlock && told.Landlock == 0 {
-		return errors.New("the kernel has no landlock, and hsm.process.require_landlock is true: boot with landlock among the kernel's security modules (lsm=), or leave that out")
-	}
-	return module.Main(uint32(uid), told.String())
 }

@@ -3,24 +3,30 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"holdfast/hsm/confine"
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == "module" {
-		module()
+	switch {
+	case len(os.Args) == 4 && os.Args[1] == "own":
+		if err := own(os.Args[2], os.Args[3]); err != nil {
+			fmt.Println("probe:", err)
+			os.Exit(1)
+		}
 		return
+	case len(os.Args) == 2 && os.Args[1] == "other":
+		fmt.Println("probe:", other())
+		os.Exit(1)
 	}
 	pid := ""
 	for range 600 { // until the keys are in locked memory; the boot test waits for what it says
@@ -52,56 +58,113 @@ func main() {
 		shells = []string{"none"}
 	}
 	fmt.Println("confinement: shells", strings.Join(shells, " "))
+	results := "/var/lib/holdfast/tokens/attempts." // what the module writes of its attempts
+	before, _ := filepath.Glob(results + "*")
+	attempts(results + read("/proc/sys/kernel/random/boot_id"))
+	units()
 	fmt.Println("confinement: done")
+	if len(before) > 0 { // not at the first boot, which has enough to do
+		end()
+	}
 }
 
-// module confines itself as the process of a PKCS#11 module does, and tells what it can do all the same. It
-// runs as the appliance's user, in a unit that allows what the appliance's does.
-func module() {
-	told, err := confine.Self(confine.Rules{Write: []string{"/var/lib/holdfast/tokens"}, Hidden: []string{"/var/lib/holdfast", "/etc/holdfast"}, ConnectPorts: []uint16{1792}, MemoryBytes: 1 << 30})
-	if err != nil {
-		fmt.Println("confinement: module:", err)
-		return
-	}
-	fmt.Println("confinement: module", told)
-	open := func(path string) error {
-		f, err := os.Open(path)
-		if err == nil {
-			_ = f.Close()
-		}
-		return err
-	}
-	dial := func(address string) error {
-		c, err := net.DialTimeout("tcp", address, 5*time.Second)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err
-	}
-	for _, try := range []struct {
-		what string
-		err  error
-	}{
-		{"own tokens", open("/var/lib/holdfast/tokens")},
-		{"own port", dial("127.0.0.1:1792")}, // nobody listens
-		{"state folder", open("/var/lib/holdfast")}, {"database", open("/var/lib/holdfast/holdfast.db")}, {"configuration", open("/etc/holdfast/holdfast.toml")},
-		{"TPM", open("/dev/tpmrm0")}, {"event log", open("/sys/kernel/security/tpm0/binary_bios_measurements")}, {"policies", open("/efi/holdfast")},
-		{"console's port", dial("127.0.0.1:9443")},
-		{"namespace", syscall.Unshare(syscall.CLONE_NEWUSER)},
-		{"ptrace of the parent", syscall.PtraceAttach(os.Getppid())},
-		{"signal to the appliance", signal(find("/usr/bin/holdfastd", "serve"))},
-	} {
-		fmt.Printf("confinement: module %s: %v\n", try.what, try.err)
-	}
-	fmt.Println("confinement: module done")
-}
-
-func signal(pid string) error {
-	n, err := strconv.Atoi(pid)
+// own gives a folder, with all in it, to the user of the unit of a module process: systemd makes
+// such a user up when the unit starts.
+func own(folder, user string) error {
+	id, err := os.Readlink("/run/systemd/dynamic-uid/direct:" + user)
 	if err != nil {
 		return err
 	}
-	return syscall.Kill(n, 0)
+	uid, err := strconv.Atoi(id)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, uid, uid))
+	})
+}
+
+// other is another member of the HSM cluster, with a pack of its own.
+func other() error {
+	if err := os.WriteFile(filepath.Join(os.Getenv("RUNTIME_DIRECTORY"), "pack"), []byte("another member's"), 0o600); err != nil {
+		return err
+	}
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+// end crashes the module's process once the appliance serves, and stops the next one.
+func end() {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // on this machine, to wait
+	last := ""
+	for _, signal := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGSTOP} {
+		for range 1200 {
+			pid := module()
+			if pid != "" && pid != last && ready(client) {
+				last = pid
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		pid, err := strconv.Atoi(last)
+		if err == nil {
+			err = syscall.Kill(pid, signal)
+		}
+		fmt.Printf("confinement: module process sent %v: %v\n", signal, err)
+	}
+}
+
+func ready(client *http.Client) bool {
+	res, err := client.Get("https://127.0.0.1:9443/readyz")
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// module gives a module process of the units.
+func module() string {
+	groups, _ := filepath.Glob("/sys/fs/cgroup/system.slice/*/holdfast-module@*/cgroup.procs")
+	for _, g := range groups {
+		if pids := strings.Fields(read(g)); len(pids) > 0 {
+			return pids[0]
+		}
+	}
+	return ""
+}
+
+// attempts tells what the module tried in its unit, and what came of it.
+func attempts(file string) {
+	for range 1200 { // the boot test waits for what it says
+		if text, err := os.ReadFile(file); err == nil {
+			for line := range strings.Lines(string(text)) {
+				fmt.Println("confinement: module", strings.TrimSpace(line))
+			}
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// units tells who the module processes are, and what bounds them.
+func units() {
+	groups, _ := filepath.Glob("/sys/fs/cgroup/system.slice/*/holdfast-module@*")
+	for _, g := range groups {
+		pids := strings.Fields(read(filepath.Join(g, "cgroup.procs")))
+		if len(pids) == 0 {
+			continue
+		}
+		fmt.Println("confinement: unit", filepath.Base(g), "memory", read(filepath.Join(g, "memory.max")), "tasks", read(filepath.Join(g, "pids.max")))
+		for _, pid := range pids {
+			for line := range strings.Lines(read("/proc/" + pid + "/status")) {
+				if f := strings.Fields(line); len(f) > 1 && (f[0] == "Uid:" || f[0] == "CapBnd:" || f[0] == "Seccomp:") {
+					fmt.Println("confinement: unit", f[0], f[1])
+				}
+			}
+		}
+	}
 }
 
 // find gives the process of that program with that first argument.
