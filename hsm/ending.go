@@ -48,7 +48,7 @@ var steps = map[Cause]string{
 	process.Exited:  "read what the library wrote, here and in its own log; if it lacks memory, raise hsm.process.memory_mib; " + foreign,
 	process.Killed:  "if the kernel's log says that memory ran out, give the machine more; otherwise find out who sends the module's process signals",
 	process.Stopped: "find out who sends the module's process signals; " + foreign,
-	process.Ended:   "read what systemd says of the module's unit; " + foreign,
+	process.Ended:   "look at the machine's console for lines of holdfast-module; " + foreign,
 	Hung:            "look at the HSM, and at the network to it; " + foreign,
 	TokenLost:       "look at the HSM, and at the network to it",
 	Garbled:         foreign,
