@@ -247,7 +247,7 @@ func TestReplayedNotes(t *testing.T) {
 		"custody unknown":     {[]string{`UPDATE key_versions SET custody = '' WHERE key_id = 'victim'`}, false, `of key \"victim\" in key store`, false},
 		"looks cached":        {[]string{`UPDATE key_versions SET custody = 'cached', material = (SELECT material FROM key_versions WHERE key_id = 'cached') WHERE key_id = 'victim'`}, false, "does not match its seal", false},
 		"material":            {[]string{`UPDATE key_versions SET material = (SELECT material FROM key_versions WHERE key_id = 'bystander') WHERE key_id = 'victim'`}, false, `of key \"victim\" in key store`, false},
-		"material as cached":  {[]string{`UPDATE key_versions SET material = CAST(substr(material || x'00', 1, 61) AS BLOB) WHERE key_id = 'victim'`}, false, `of key \"victim\" in key store`, false},
+		"material as cached":  {[]string{`UPDATE key_versions SET material = CAST(material || 'x' AS BLOB) WHERE key_id = 'victim'`}, false, `of key \"victim\" in key store`, false},
 		"version gone":        {[]string{`DELETE FROM key_versions WHERE key_id = 'victim'`}, false, "lacks its current version", false},
 		"version moved":       {[]string{`UPDATE key_versions SET key_id = 'cached', version = 2 WHERE key_id = 'victim'`}, false, `version 2 of key \"cached\"`, false},
 		"version renumbered":  {[]string{`UPDATE key_versions SET version = 2 WHERE key_id = 'victim'`}, false, `version 2 of key \"victim\"`, false},

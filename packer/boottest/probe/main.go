@@ -124,12 +124,14 @@ func ready(client *http.Client) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// module gives a module process of the units.
+// module gives a module process of the units, and not what systemd starts there after it.
 func module() string {
 	groups, _ := filepath.Glob("/sys/fs/cgroup/system.slice/*/holdfast-module@*/cgroup.procs")
 	for _, g := range groups {
-		if pids := strings.Fields(read(g)); len(pids) > 0 {
-			return pids[0]
+		for _, pid := range strings.Fields(read(g)) {
+			if args := strings.Split(read("/proc/"+pid+"/cmdline"), "\x00"); len(args) > 1 && args[1] == "module" {
+				return pid
+			}
 		}
 	}
 	return ""
