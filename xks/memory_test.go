@@ -185,5 +185,5 @@ func searchAfter(t *testing.T, e ending) {
 	if line, err := lines.ReadString('\n'); err != nil || line != "ended\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	memory.Gone(t, "after "+e.name, time.Second, secrets...)
+	memory.Gone(t, "after "+e.name, secrets...)
 }

@@ -68,7 +68,7 @@ var bootCodes = []Entry{
 		Do:    "Correct what the reason names, and restart the machine."},
 	{Code: HSMPIN, Class: Refused,
 		Title: "The HSM refuses the PIN. It was tried once at most, because HSMs lock after a few wrong PINs.",
-		Do:    "If the PIN is wrong, restart the machine, and give the right one when it waits for it (`holdfast seal`, or `holdfast pin give` of its owner); with a broker give it there before. If the reason says that the PIN is locked or was not tried, do what it says, and restart the machine."},
+		Do:    "If the PIN is wrong, restart the machine, and give the right one when it waits for it (`holdfast seal`; its owner by " + givePIN + "); with a broker give it there before. If the reason says that the PIN is locked or was not tried, do what it says, and restart the machine."},
 	{Code: HSMToken, Class: TryAgain,
 		Title: "The HSM's token cannot be opened.",
 		Do:    "Check the network, the HSM, and the module's configuration. The boot tries again by itself."},

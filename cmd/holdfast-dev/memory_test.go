@@ -87,7 +87,7 @@ func TestNothingStaysInMemory(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			keyStore := fmt.Sprintf("store-%d", i)
 			kms, roundKeys, text := imported(t, p, client, keyStore)
-			memory.Gone(t, "the Base64 of the imported key", time.Second, text...)
+			memory.Gone(t, "the Base64 of the imported key", text...)
 			secret := []byte(kms.SecretAccessKey)
 			day := keyringtest.SigningKey(t, secret, time.Now().UTC().Format("20060102"), kmsload.Region, kmsload.Service)
 			call := func(path string, body xkstest.Body) (a xkstest.Answer) {
@@ -112,7 +112,7 @@ func TestNothingStaysInMemory(t *testing.T) {
 			if err := way.take(t.Context(), client, keyStore, kms.AccessKeyID); err != nil {
 				t.Fatal(err)
 			}
-			memory.Gone(t, "after "+way.name, time.Second, secrets...)
+			memory.Gone(t, "after "+way.name, secrets...)
 		})
 	}
 }
@@ -206,7 +206,7 @@ func TestTextImportedInTheConsoleGoesAtOnce(t *testing.T) {
 			}
 			id := "imported-" + hex.EncodeToString(material[:4])
 			importKey(id, material)
-			memory.Gone(t, "the text of the key", time.Second, append(patterns, keyringtest.AESKey(t, material)...)...)
+			memory.Gone(t, "the text of the key", append(patterns, keyringtest.AESKey(t, material)...)...)
 		})
 	}
 }
