@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,6 +55,13 @@ func (b *breaking) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = connection.Close()
 }
 
+// sent gives the keys of the changes until now.
+func (b *breaking) sent() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.keys)
+}
+
 // broken gives a client of the API whose connections break.
 func broken(t *testing.T, a *api, cut func(n int32) (int, bool)) (*web.Client, *breaking) {
 	t.Helper()
@@ -72,10 +80,10 @@ func TestClientSendsAgain(t *testing.T) {
 		if err != nil || made.Out.Name != name {
 			t.Errorf("broken at byte %d: %v", at, err)
 		}
-		if len(b.keys) != 2 || b.keys[0] != b.keys[1] || len(b.keys[0]) < 16 {
-			t.Errorf("the keys are %q", b.keys)
+		if len(b.sent()) != 2 || b.sent()[0] != b.sent()[1] || len(b.sent()[0]) < 16 {
+			t.Errorf("the keys are %q", b.sent())
 		}
-		if _, err := operation.DeleteKeyStore.Call(t.Context(), c, operation.KeyStoreName{KeyStore: name}); err != nil || b.keys[2] == b.keys[0] {
+		if _, err := operation.DeleteKeyStore.Call(t.Context(), c, operation.KeyStoreName{KeyStore: name}); err != nil || b.sent()[2] == b.sent()[0] {
 			t.Errorf("the keys are %q: %v", b.keys, err)
 		}
 		if _, err := operation.ListKeyStores.Call(t.Context(), c, operation.KeyStorePage{}); err != nil || len(b.reads) == 0 || strings.Join(b.reads, "") != "" {
@@ -88,8 +96,8 @@ func TestClientSendsAgain(t *testing.T) {
 	} {
 		c, b := broken(t, a, cut)
 		_, err := operation.CreateKeyStore.Call(t.Context(), c, operation.NewKeyStore{Name: "never" + strconv.Itoa(times)})
-		if err == nil || len(b.keys) != times || !strings.Contains(err.Error(), "nobody here knows") || !strings.Contains(err.Error(), "audit log") {
-			t.Errorf("a connection that always breaks: %v, %d times, want %d", err, len(b.keys), times)
+		if err == nil || len(b.sent()) != times || !strings.Contains(err.Error(), "nobody here knows") || !strings.Contains(err.Error(), "audit log") {
+			t.Errorf("a connection that always breaks: %v, %d times, want %d", err, len(b.sent()), times)
 		}
 	}
 }
@@ -109,7 +117,7 @@ func TestClientAndOtherRelease(t *testing.T) {
 					if keeps {
 						w.Header().Set(operation.KeptHeader, "kept")
 					}
-					if r.Method != http.MethodGet && len(b.keys) == 1 { // done, and the connection breaks
+					if r.Method != http.MethodGet && len(b.sent()) == 1 { // done, and the connection breaks
 						panic(http.ErrAbortHandler)
 					}
 					_, _ = io.WriteString(w, "{}")
@@ -121,8 +129,8 @@ func TestClientAndOtherRelease(t *testing.T) {
 					}
 				}
 				err := c.Do(t.Context(), q.method, q.path, body, nil)
-				if want := map[bool]int{true: 2, false: 1}[keeps]; len(b.keys) != want || (err == nil) != keeps || b.keys[0] == "" {
-					t.Errorf("%+v, kept %t, used %t: sent %d times: %v", q, keeps, used, len(b.keys), err)
+				if want := map[bool]int{true: 2, false: 1}[keeps]; len(b.sent()) != want || (err == nil) != keeps || b.sent()[0] == "" {
+					t.Errorf("%+v, kept %t, used %t: sent %d times: %v", q, keeps, used, len(b.sent()), err)
 				}
 			}
 		}
