@@ -84,7 +84,7 @@ func TestClientSendsAgain(t *testing.T) {
 			t.Errorf("the keys are %q", b.sent())
 		}
 		if _, err := operation.DeleteKeyStore.Call(t.Context(), c, operation.KeyStoreName{KeyStore: name}); err != nil || b.sent()[2] == b.sent()[0] {
-			t.Errorf("the keys are %q: %v", b.keys, err)
+			t.Errorf("the keys are %q: %v", b.sent(), err)
 		}
 		if _, err := operation.ListKeyStores.Call(t.Context(), c, operation.KeyStorePage{}); err != nil || len(b.reads) == 0 || strings.Join(b.reads, "") != "" {
 			t.Errorf("a read has a key: %q: %v", b.reads, err)
