@@ -62,6 +62,8 @@ func newToken(t testing.TB, module string) hsm.Config {
 	return hsm.Config{Module: module, TokenLabel: label, PIN: []byte(pin), Launcher: Launcher()}
 }
 
+var creating sync.Mutex
+
 // create makes a token, which is removed when the test ends: SoftHSM2 reads all that there are each
 // time a process begins.
 func create(t testing.TB, module, label string, soPIN, pin []byte) {
@@ -78,6 +80,8 @@ func create(t testing.TB, module, label string, soPIN, pin []byte) {
 		}
 		return all
 	}
+	creating.Lock() // so that the new one is this test's
+	defer creating.Unlock()
 	before := list()
 	if err := softhsm.Create(module, label, soPIN, pin); err != nil {
 		t.Fatal(err)
