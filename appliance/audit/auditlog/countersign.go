@@ -62,7 +62,7 @@ func (l *Log) Countersign(ctx context.Context, before *audit.Countersigned, c *a
 	if r.After, err = json.Marshal(signed); err != nil {
 		return nil, nil, err
 	}
-	if err := l.begin(r, false).Wait(ctx); err != nil {
+	if err := l.enter(ctx, r, false); err != nil {
 		return nil, nil, err
 	}
 	return signed, r, nil

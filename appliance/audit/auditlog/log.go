@@ -66,11 +66,6 @@ type Options struct {
 	MaxUnsigned     int64
 	MaxUnsignedTime time.Duration
 
-	// Gather is the least time between the beginnings of two writes: under load it
-	// trades that much latency for fewer of them. A record that comes alone is
-	// written at once. None if 0.
-	Gather time.Duration
-
 	// NoSync leaves out the fsync of records. A crash of the machine then loses
 	// acknowledged records: for benchmarks alone.
 	NoSync bool
@@ -138,9 +133,9 @@ type Log struct {
 	pending *batch
 	free    *batch // its buffers are used again
 	closed  bool
-	wake    chan struct{} // holds a signal when there may be records pending
+	gather  gather
 
-	w writer // the writer's own
+	w writer // of who writes a batch
 
 	// What the log tells of itself, and what is to be done behind the writer.
 	state struct {
@@ -187,7 +182,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	l := &Log{dir: dir, opts: o, pending: newBatch(nil), wake: make(chan struct{}, 1),
+	l := &Log{dir: dir, opts: o, pending: newBatch(nil), gather: gather{enough: 1, handed: make(chan *batch, 1), idle: make(chan struct{})},
 		keeperWake: make(chan struct{}, 1), indexerWake: make(chan struct{}, 1),
 		stopping: make(chan struct{}), written: make(chan struct{})}
 	l.state.proven = !o.Unproven
@@ -195,6 +190,8 @@ func Open(dir string, o Options) (*Log, error) {
 		l.closeFiles()
 		return nil, err
 	}
+	l.gather.timer = time.AfterFunc(time.Hour, l.overdue)
+	l.gather.timer.Stop()
 	go l.runWriter()
 	l.background.Go(l.runKeeper)
 	l.background.Go(l.runIndexer)
@@ -258,8 +255,14 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.closed = true
-	close(l.wake)
+	b := l.start()
+	if b == nil && !l.gather.writing {
+		close(l.gather.idle)
+	}
 	l.mu.Unlock()
+	l.hand(b)
+	<-l.gather.idle
+	close(l.gather.handed)
 	<-l.written
 	if err := l.trim(); err != nil {
 		l.opts.Log.Warn("space that was reserved for the audit log could not be given back; the next start does it", "error", err)

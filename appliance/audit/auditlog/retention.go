@@ -98,7 +98,7 @@ func (l *Log) claim(old, first int64) error {
 	r := &audit.Record{Kind: audit.KindAudit, Operation: audit.RemoveSegments, Result: audit.Allowed,
 		Before: intField("first", old), After: intField("first", first),
 		Detail: fmt.Sprintf("the records %d to %d are removed by retention", old, first-1)}
-	if err := l.begin(r, true).Wait(context.Background()); err != nil {
+	if err := l.enter(context.Background(), r, true); err != nil {
 		return err
 	}
 	return l.sign(r.Seq + 1)

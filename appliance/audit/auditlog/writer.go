@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -25,6 +24,8 @@ type batch struct {
 	err  error // valid when done is closed
 
 	urgent bool   // a record in it may use the reserve of the disk
+	waits  bool   // for more records, until the timer ends its patience
+	late   bool   // its patience has ended
 	last   moment // of its newest record
 }
 
@@ -74,7 +75,10 @@ func (l *Log) Append(ctx context.Context, r *audit.Record) error {
 	if err := ctx.Err(); err != nil {
 		return fault.Wrapf(fault.AuditTimeout, err, "the record was not logged, because its time was over")
 	}
-	return l.AppendAsync(r).Wait(ctx)
+	if err := l.refuses(r); err != nil {
+		return err
+	}
+	return l.enter(ctx, r, false)
 }
 
 // AppendUrgent is [Log.Append] for what takes something out of service, and for what
@@ -87,7 +91,14 @@ func (l *Log) AppendUrgent(ctx context.Context, r *audit.Record) error {
 	if err := ownOperation(r); err != nil {
 		return err
 	}
-	return l.begin(r, true).Wait(ctx)
+	return l.enter(ctx, r, true)
+}
+
+// enter logs a record, and returns when it is on the disk.
+func (l *Log) enter(ctx context.Context, r *audit.Record, urgent bool) error {
+	p, b := l.begin(r, urgent)
+	l.lead(b)
+	return p.Wait(ctx)
 }
 
 // ownOperation refuses what the log alone may say of itself.
@@ -102,26 +113,39 @@ func ownOperation(r *audit.Record) error {
 // does. It sets Seq and Time; the record may then be used again. Nothing is
 // certain before [Pending.Wait] has returned nil.
 func (l *Log) AppendAsync(r *audit.Record) Pending {
-	if err := ownOperation(r); err != nil {
+	if err := l.refuses(r); err != nil {
 		return Pending{err: err}
 	}
-	if why := l.refusing.Load(); why != nil {
-		return Pending{err: *why}
-	}
-	return l.begin(r, false)
+	p, b := l.begin(r, false)
+	l.hand(b)
+	return p
 }
 
-func (l *Log) begin(r *audit.Record, urgent bool) Pending {
+// refuses says why an ordinary record is not logged.
+func (l *Log) refuses(r *audit.Record) error {
+	if err := ownOperation(r); err != nil {
+		return err
+	}
+	if why := l.refusing.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// begin puts a record into a batch, and gives the batch that its caller has to have written
+// now, if there is one.
+func (l *Log) begin(r *audit.Record, urgent bool) (Pending, *batch) {
 	if err := checkNew(r); err != nil {
-		return Pending{err: err}
+		return Pending{err: err}, nil
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	b, err := l.enqueue(r)
-	if err == nil && urgent {
-		b.urgent = true
+	if err != nil {
+		return Pending{err: err}, nil
 	}
-	l.mu.Unlock()
-	return Pending{batch: b, err: err}
+	b.urgent = b.urgent || urgent
+	return Pending{batch: b}, l.start()
 }
 
 func checkNew(r *audit.Record) error {
@@ -155,9 +179,7 @@ func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", length, audit.MaxLine)
 	}
 	r.Seq, r.Time = seq, now.wall
-	if l.next = seq + 1; from == 1 {
-		signal(l.wake)
-	}
+	l.next = seq + 1
 	l.last, b.last = now, now
 	return b, nil
 }
@@ -169,7 +191,7 @@ func (b *batch) put(r *audit.Record, seq int64, t time.Time) {
 	b.buf = append(b.buf, '\n')
 }
 
-// writer is what the goroutine that writes has for itself.
+// writer is what who writes a batch has for itself.
 type writer struct {
 	file     *os.File // the last segment; nil before the first record
 	segment  audit.Segment
@@ -182,52 +204,15 @@ type writer struct {
 	asked    time.Time
 }
 
-// runWriter writes batch after batch. While one is on its way to the disk, the
-// next gathers.
-func (l *Log) runWriter() {
-	defer close(l.written)
-	var began time.Time
-	for range l.wake {
-		for {
-			// Under load, a little patience gathers many records for one fsync.
-			if d := l.opts.Gather - time.Since(began); d > 0 {
-				time.Sleep(d)
-			}
-			// Who can run now may join the batch: one more turn of the scheduler costs
-			// less than one more write.
-			runtime.Gosched()
-			b := l.take()
-			if b == nil {
-				break
-			}
-			began = time.Now()
-			l.commit(b)
-		}
-	}
-}
-
-func (l *Log) take() *batch {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b := l.pending
-	if len(b.ends) == 0 {
-		return nil
-	}
-	l.pending = newBatch(l.free)
-	l.free = nil
-	return b
-}
-
-// recycle hands on the buffers of a batch. Its waiters have the rest of it.
+// recycle hands on the buffers of a batch. Its waiters have the rest of it. The caller has
+// the mutex.
 func (l *Log) recycle(b *batch) {
 	if cap(b.buf) > 1<<20 {
 		return
 	}
 	old := &batch{buf: b.buf, ends: b.ends}
 	b.buf, b.ends = nil, nil
-	l.mu.Lock()
 	l.free = old
-	l.mu.Unlock()
 }
 
 func (l *Log) commit(b *batch) {
@@ -237,7 +222,6 @@ func (l *Log) commit(b *batch) {
 	}
 	l.publish()
 	close(b.done)
-	l.recycle(b)
 }
 
 // fail answers the batch and what has gathered behind it: the numbers there

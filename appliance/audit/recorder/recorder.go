@@ -12,7 +12,6 @@ import (
 	"crypto"
 	"log/slog"
 	"sync"
-	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -23,10 +22,6 @@ import (
 
 // KeyName names the key that signs checkpoints.
 const KeyName = "holdfast-audit"
-
-// gather is nothing to KMS, which waits for 250 ms, and saves a third of the disk's
-// work under load.
-const gather = time.Millisecond
 
 // Options are the settings of a [Recorder].
 type Options struct {
@@ -78,7 +73,7 @@ func (r *Recorder) Open(key crypto.Signer) error {
 		return err
 	}
 	o := r.o.Limits
-	o.LogID, o.Signer, o.Log, o.Gather = id, signer, r.o.Log, gather
+	o.LogID, o.Signer, o.Log = id, signer, r.o.Log
 	log, err := auditlog.Open(r.o.Dir, o)
 	if err != nil {
 		return err
