@@ -140,19 +140,28 @@ func (c *caller) encrypts(keys []string, n int) ([][]byte, error) {
 	return requests, nil
 }
 
-// decrypts gives n requests of Decrypt, each different, spread over the keys.
-// What they decrypt is encrypted over the generator's connections first.
-func (c *caller) decrypts(g *generator, keys []string, n int) ([][]byte, error) {
+// ciphertexts has n data keys encrypted over the generator's connections, spread over the keys.
+func (c *caller) ciphertexts(g *generator, keys []string, n int) ([]sealed, error) {
 	encrypts, err := c.encrypts(keys, n)
 	if err != nil {
 		return nil, err
 	}
-	requests := make([][]byte, n)
-	return requests, g.once(encrypts, func(i int, answer []byte) error {
-		s, err := decode(answer)
-		if err == nil {
-			requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpDecrypt, newDecryptBody(s))
-		}
+	out := make([]sealed, n)
+	return out, g.once(encrypts, func(i int, answer []byte) error {
+		var err error
+		out[i], err = decode(answer)
 		return err
 	})
+}
+
+// decrypts gives a request of Decrypt for each of what [caller.ciphertexts] gave for the same keys.
+func (c *caller) decrypts(keys []string, ciphertexts []sealed) ([][]byte, error) {
+	requests := make([][]byte, len(ciphertexts))
+	for i, s := range ciphertexts {
+		var err error
+		if requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpDecrypt, newDecryptBody(s)); err != nil {
+			return nil, err
+		}
+	}
+	return requests, nil
 }

@@ -28,6 +28,8 @@ type server struct {
 	*process
 	caller
 	trust *tls.Config
+	// bare is whether it is the bare handler.
+	bare bool
 	// machine is what it runs on; nil for the bare server.
 	machine *swtpm.Process
 }
@@ -50,11 +52,11 @@ func (s *site) startBare(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start("bare server", s.path("bare.log"), self, bareCommand, addr, s.certificateFile(), s.keyFile())
+	p, err := start("bare handler", s.path("bare.log"), self, bareCommand, addr, s.certificateFile(), s.keyFile())
 	if err != nil {
 		return nil, err
 	}
-	b := &server{process: p, caller: newCaller(addr), trust: s.trust}
+	b := &server{process: p, caller: newCaller(addr), trust: s.trust, bare: true}
 	// It does not look at the signature, which is there to make its requests as
 	// long as those of the others.
 	b.credential = aws.Credentials{AccessKeyID: "BENCHBENCHBENCHBENCHBENC", SecretAccessKey: "bare"}
@@ -73,7 +75,8 @@ func newCaller(addr string) caller {
 type installation struct {
 	site    *site
 	program string // holdfastd
-	name    string
+	// place is its word in --only, name what it is in tables. Its folder is in root.
+	place, root, name string
 	// module is the PKCS#11 module.
 	module string
 	// credential is that of its key store.
@@ -85,7 +88,7 @@ const (
 	keyStorePrefix = "/bench"
 )
 
-func (in *installation) dir() string    { return in.site.path(in.name) }
+func (in *installation) dir() string    { return filepath.Join(in.root, in.place) }
 func (in *installation) socket() string { return filepath.Join(in.dir(), "admin.sock") }
 
 // start boots a machine for the server and starts it; it need not be ready yet.
@@ -147,7 +150,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.program, "serve", "--config", file)
+	return start(in.name, filepath.Join(in.dir(), "holdfast.log"), in.program, "serve", "--config", file)
 }
 
 // startReady starts the server and waits until it is ready.
