@@ -21,6 +21,8 @@ type series struct {
 	keys      []string
 	// distinct is how many different requests there are.
 	distinct int
+	// once is whether no request is sent before the load, to warm the server's caches.
+	once bool
 	// ciphertexts are what its requests decrypt.
 	ciphertexts []sealed
 
@@ -58,8 +60,10 @@ func (s *series) load(ctx context.Context, connections, rate int, duration time.
 	if err != nil {
 		return Load{}, err
 	}
-	if err := g.once(requests, func(int, []byte) error { return nil }); err != nil {
-		return Load{}, err
+	if !s.once {
+		if err := g.once(requests, func(int, []byte) error { return nil }); err != nil {
+			return Load{}, err
+		}
 	}
 	return s.server.under(func() ([]time.Duration, error) {
 		if rate == 0 {
@@ -226,6 +230,22 @@ func (s *site) startServers(ctx context.Context, o options, progress report) (_ 
 			}
 		}
 	}
+	for _, p := range o.peers {
+		if !o.only.has(placeAgainst) {
+			break
+		}
+		progress("try %s", p.name)
+		h, err := p.try(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out.all = append(out.all, h)
+		for _, op := range []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt} {
+			if o.only.has(string(op)) {
+				out.add(placeAgainst, h, "", op, p.Keys, o)
+			}
+		}
+	}
 	return out, nil
 }
 
@@ -309,13 +329,15 @@ func (s *series) result(bare *series, o options) Series {
 }
 
 func memoryOf(all []*server) (out []Memory, err error) {
-	const mib = 1024 // in KiB
 	for _, h := range all {
-		now, most, err := h.memory()
+		if h.pid == 0 {
+			continue // it is not known which process it is
+		}
+		now, most, err := h.mebibytes()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Memory{Server: h.name, RSS: float64(now) / mib, Peak: float64(most) / mib})
+		out = append(out, Memory{Server: h.name, RSS: now, Peak: most})
 	}
 	return out, nil
 }
