@@ -109,7 +109,9 @@ func measureRandom(ctx context.Context, o options, few, many *filled, progress r
 	if r.After, _, err = large.mebibytes(); err != nil {
 		return r, err
 	}
-	if err := r.warm(ctx, o, few.ids, small, many.ids, large, progress); err != nil {
+	ten := &series{operation: appliance.OpEncrypt, custody: string(appliance.CustodyCached), server: small, keys: few.ids, distinct: o.distinct}
+	drawn := &series{operation: appliance.OpEncrypt, custody: string(appliance.CustodyCached), server: large, keys: many.ids, once: true}
+	if err := r.warm(ctx, o, ten, drawn, progress); err != nil {
 		return r, err
 	}
 	_, r.Peak, err = large.mebibytes()
@@ -205,9 +207,8 @@ func (g *generator) eachOnce(requests [][]byte) ([]time.Duration, error) {
 	return times, err
 }
 
-// warm compares keys drawn at random with few keys, in turns.
-func (r *Random) warm(ctx context.Context, o options, fewIDs []string, small *server, manyIDs []string, large *server, progress report) error {
-	few := &series{operation: appliance.OpEncrypt, custody: string(appliance.CustodyCached), server: small, keys: fewIDs, distinct: o.distinct}
+// warm compares keys drawn at random from among those of a series with few keys, in turns.
+func (r *Random) warm(ctx context.Context, o options, few, many *series, progress report) error {
 	l, err := few.measure(ctx, o.usual(), 0, o.duration)
 	if err != nil {
 		return err
@@ -215,12 +216,12 @@ func (r *Random) warm(ctx context.Context, o options, fewIDs []string, small *se
 	// As many different requests to both as are sent at most in a round, so that the
 	// generator has the same work, and no key is warm because the round before had it.
 	n := max(o.distinct, 2*l.Requests)
-	few.distinct, few.once = n, true
-	many := &series{operation: appliance.OpEncrypt, custody: string(appliance.CustodyCached), server: large, distinct: n, once: true}
+	few.distinct, many.distinct, few.once = n, n, true
+	all := many.keys
 	for round := range o.rounds {
 		many.keys = make([]string, n)
 		for i := range many.keys {
-			many.keys[i] = manyIDs[rand.IntN(len(manyIDs))]
+			many.keys[i] = all[rand.IntN(len(all))]
 		}
 		for _, s := range turn(round, []*series{few, many}) {
 			l, err := s.measure(ctx, o.usual(), 0, o.duration)
