@@ -30,8 +30,11 @@ type KeyStores interface {
 type Options struct {
 	KeyStores KeyStores
 	Log       *slog.Logger
-	// RequestLog takes the one line that there is for each request; Log if nil.
+	// RequestLog takes the one line that there is for each request that was refused or
+	// failed; Log if nil. With LogAll there is one for each that was performed as well:
+	// those are in the audit log anyway, with all that the line says.
 	RequestLog *slog.Logger
+	LogAll     bool
 	// SigV4 are the rules for signatures.
 	SigV4 sigv4.Verifier
 	// Model is what GetHealthStatus reports as xksProxyModel.
@@ -52,6 +55,7 @@ type API struct {
 	stores    KeyStores
 	log       *slog.Logger
 	requests  *slog.Logger
+	logAll    bool
 	verifier  sigv4.Verifier
 	model     string
 	fleetSize func() int
@@ -78,7 +82,7 @@ const (
 
 // New makes the API.
 func New(o Options) *API {
-	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
+	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model, logAll: o.LogAll,
 		fleetSize: o.FleetSize, timeout: o.Timeout, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -266,7 +266,7 @@ func TestValidation(t *testing.T) {
 
 // TestTolerates: what KMS may send that the specification does not know yet.
 func TestTolerates(t *testing.T) {
-	b, k := newDemo(t, xkstest.Options{})
+	b, k := newDemo(t, xkstest.Options{XKS: xks.Options{LogAll: true}})
 	for name, m := range map[string]xkstest.Body{
 		"unknown field":               xkstest.Metadata().With("awsSourceIdentity", "x").With("kmsRecipientAttestationPCR0", []string{"a"}),
 		"unknown operation":           xkstest.Metadata().With("kmsOperation", "BulkEncrypt"),
@@ -521,7 +521,7 @@ func TestGrants(t *testing.T) {
 // TestRequestContext: each field of requestMetadata reaches the decision, the
 // log says which policy decided, and the caller does not learn it.
 func TestRequestContext(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
+	b := xkstest.Start(t, xkstest.Options{XKS: xks.Options{LogAll: true}})
 	k := b.NewKeyStore(t, "demo", "", xkstest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	const arn = "arn:aws:kms:eu-west-1:210987654321:key/1"
@@ -754,7 +754,7 @@ func TestErrorAnswers(t *testing.T) {
 
 // TestNothingSecretInTheLog, however requests end.
 func TestNothingSecretInTheLog(t *testing.T) {
-	b, k := newDemo(t, xkstest.Options{})
+	b, k := newDemo(t, xkstest.Options{XKS: xks.Options{LogAll: true}})
 	const secret = "a plaintext that nobody may see"
 	encoded := base64.StdEncoding.EncodeToString([]byte(secret))
 	sealed := k.OK("/keys/k/encrypt", xkstest.EncryptBody(secret))
@@ -771,6 +771,46 @@ func TestNothingSecretInTheLog(t *testing.T) {
 	}
 	if !strings.Contains(log, "kms_request_id=4112f4d6-db54-4af4-ae30-c55a22a8dfae") {
 		t.Error("the log lacks the request ID")
+	}
+}
+
+// TestWhoHasALine: a request that was performed has a line only where all have; one that
+// was refused or failed always has, with its ID and what became of it.
+func TestWhoHasALine(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		b, k := newDemo(t, xkstest.Options{XKS: xks.Options{LogAll: all}})
+		sealed := xkstest.DecryptBody(k.OK("/keys/k/encrypt", xkstest.EncryptBody("x")))
+		about, stranger := xkstest.Metadata(), xkstest.Metadata().With("awsPrincipalArn", "a stranger")
+		for i, c := range []struct {
+			path    string
+			body    xkstest.Body
+			about   xkstest.Body
+			refused bool
+		}{
+			{"/keys/k/encrypt", xkstest.EncryptBody("x"), about, false},
+			{"/keys/k/decrypt", sealed, about, false},
+			{"/keys/k/metadata", xkstest.Body{}, about, false},
+			{"/health", xkstest.Body{}, about, false},
+			{"/keys/absent/metadata", xkstest.Body{}, about, true},
+			{"/keys/k/encrypt", xkstest.EncryptBody("x"), stranger, true},
+			{"/keys/k/decrypt", sealed.With("authenticationTag", make([]byte, 16)), about, true},
+		} {
+			id, before := fmt.Sprintf("request-%d", i), len(b.Log.String())
+			a := k.Call(c.path, c.body.With("requestMetadata", c.about.With("kmsRequestId", id)))
+			if c.refused == (a.Status == http.StatusOK) {
+				t.Fatalf("%s: %d %s", c.path, a.Status, a.Text)
+			}
+			line := fmt.Sprintf(`status=%d .* kms_request_id=%s `, a.Status, id)
+			if has := regexp.MustCompile(line).MatchString(b.Log.String()[before:]); has != (all || c.refused) {
+				t.Errorf("%s, answered %d, where all have a line %v: has one %v", c.path, a.Status, all, has)
+			}
+		}
+		unknown := *k
+		unknown.SecretAccessKey += "x"
+		unknown.Fails("/health", xkstest.Body{"requestMetadata": about}, 401, "AuthenticationFailedException")
+		if !strings.Contains(b.Log.String(), "error_name=AuthenticationFailedException") {
+			t.Error("a stranger has no line")
+		}
 	}
 }
 

@@ -12,7 +12,7 @@
 //   - The domain checks the signature and the quota and gives a session
 //     ([appliance.Session]). The operation reads the body and calls the session,
 //     which asks all other checks, uses the key and records the outcome.
-//   - The answer is JSON, whatever layer it comes from, and one line is logged.
+//   - The answer is JSON, whatever layer it comes from, and one line is logged if it is an error.
 //
 // The package knows the domain (package appliance) through the interface
 // [KeyStores], and neither SQL nor PKCS#11.

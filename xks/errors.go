@@ -3,6 +3,7 @@ package xks
 import (
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 
@@ -184,9 +185,12 @@ func printable(s string) string {
 	return string(b)
 }
 
+// writeJSON writes an answer. Its length is always said: net/http finds out that of short
+// ones alone, and sends the others in chunks.
 func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h["Content-Type"] = jsonContentType
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the caller is gone if this fails
 }

@@ -3,6 +3,7 @@ package xks
 import (
 	"io"
 	"net/http"
+	"strconv"
 )
 
 // probeAnswer answers a load balancer; a note says what is wrong.
@@ -13,13 +14,15 @@ func probeAnswer(w http.ResponseWriter, r *http.Request, ok bool, note string) {
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
-	word := "ok"
+	status, word := http.StatusOK, "ok"
 	if !ok {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		word = "unavailable"
+		status, word = http.StatusServiceUnavailable, "unavailable"
 	}
 	if note != "" {
 		word += ": " + note
 	}
-	_, _ = io.WriteString(w, word+"\n")
+	word += "\n"
+	w.Header().Set("Content-Length", strconv.Itoa(len(word)))
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, word)
 }

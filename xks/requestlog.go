@@ -10,8 +10,12 @@ import (
 	"holdfast/appliance"
 )
 
-// logRequest writes the one line there is for each request (spec, Logging).
+// logRequest writes the one line there is for a request that was refused or failed, or
+// for any ([Options.LogAll]; spec, Logging).
 func (a *API) logRequest(ctx context.Context, o *appliance.Outcome) {
+	if o.Err == nil && !a.logAll {
+		return
+	}
 	words := o.Words()
 	level := slog.LevelInfo
 	if words.Status >= 500 && words.Status != http.StatusNotImplemented {

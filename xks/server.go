@@ -116,6 +116,9 @@ func tlsConfig(o ServerOptions) *tls.Config {
 		},
 		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384},
 		NextProtos:       []string{"h2", "http/1.1"},
+		// An answer goes out in one record. Small ones are for browsers, which show a page
+		// before it has come whole, and each would be a write of its own.
+		DynamicRecordSizingDisabled: true,
 	}
 	if o.ClientCAs != nil {
 		askForCertificate(c, o)

@@ -414,7 +414,16 @@ type Log struct {
 	Level string `toml:"level" default:"info"`
 	// Format is text (default) or json.
 	Format string `toml:"format" default:"text"`
+	// Requests says which requests of KMS have a line: failed (default), those that were
+	// refused or failed, or all. The audit log has those that were performed anyway.
+	Requests string `toml:"requests" default:"failed"`
 }
+
+// The values of [Log.Requests].
+const (
+	RequestsFailed = "failed"
+	RequestsAll    = "all"
+)
 
 // AWSXKS is the section [aws_xks_config].
 type AWSXKS struct {
@@ -475,6 +484,7 @@ func (c *Config) setDefaults() {
 	set(&c.Admin.Address, DefaultAdminAddress)
 	set(&c.Log.Level, "info")
 	set(&c.Log.Format, "text")
+	set(&c.Log.Requests, RequestsFailed)
 }
 
 // Problem is one thing that is wrong, or doubtful, in a file.
@@ -853,6 +863,9 @@ func (ck *checker) check(c *Config) {
 	}
 	if !slices.Contains([]string{"", "text", "json"}, c.Log.Format) {
 		ck.at("log.format", "%q is none of text, json", c.Log.Format)
+	}
+	if !slices.Contains([]string{"", RequestsFailed, RequestsAll}, c.Log.Requests) {
+		ck.at("log.requests", "%q is none of failed, all", c.Log.Requests)
 	}
 	if c.AWSXKS != nil {
 		ck.checkAWSXKS(c.AWSXKS)

@@ -116,6 +116,7 @@ var settings = []Setting{
 
 	{Key: "log.level", Refused: ofImage},
 	{Key: "log.format", Refused: ofImage},
+	{Key: "log.requests", Refused: ofImage},
 
 	{Key: "instance.metadata", Refused: ofImage},
 

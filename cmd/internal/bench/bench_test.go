@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -24,21 +25,45 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// built is the program that the tests measure.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// holdfastd builds the program once.
+func holdfastd(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "bench-test-"); built.err != nil {
+			return
+		}
+		if out, err := exec.Command("go", "build", "-o", built.dir, "holdfast/cmd/holdfastd").CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, "holdfastd")
 }
 
 // TestQuick measures with all real parts, and looks whether every figure is
 // there; what they say of speed is for nobody.
 func TestQuick(t *testing.T) {
-	dir := t.TempDir()
+	program, dir := holdfastd(t), t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	t.Setenv("SOFTHSM2_CONF", "") // it is set in the run, and put back after it
-	program := filepath.Join(dir, "holdfastd")
-	if out, err := exec.Command("go", "build", "-o", program, "holdfast/cmd/holdfastd").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	o, err := parse([]string{"--quick", "--holdfastd", program, "--out", filepath.Join(dir, "bench.json"),
-		"--connections", "4", "--rate", "50"})
+		"--connections", "1,4", "--rate", "50", "--beside", program, "--markdown", filepath.Join(dir, "bench.md")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,32 +81,76 @@ func TestQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkFigures(t, &r)
+	markdown, err := os.ReadFile(o.markdown)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{r.Machine.Go, r.Machine.Kernel, "bare handler", "Targets"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, table.String())
 		}
+		if !strings.Contains(string(markdown), want) {
+			t.Errorf("the Markdown lacks %q:\n%s", want, markdown)
+		}
 	}
+	checkMarkdown(t, string(markdown))
 	if left, err := filepath.Glob(filepath.Join(dir, "holdfast-bench-*")); len(left) > 0 || err != nil {
 		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+// checkMarkdown: each row has as many cells as the one before it in its table.
+func checkMarkdown(t *testing.T, text string) {
+	t.Helper()
+	cells, tables := 0, 0
+	for line := range strings.SplitSeq(text, "\n") {
+		n := strings.Count(line, "|")
+		switch {
+		case n > 0 && cells > 0 && n != cells:
+			t.Errorf("a row has %d cells and the one before %d: %s", n, cells, line)
+		case n > 0 && cells == 0:
+			tables++
+		}
+		cells = n
+	}
+	if tables < 8 {
+		t.Errorf("%d tables", tables)
 	}
 }
 
 func checkFigures(t *testing.T, r *Result) {
 	t.Helper()
 	complete := func(what string, l Load) {
-		if l.Requests == 0 || l.PerSecond <= 0 || l.P50 <= 0 || l.P99 < l.P50 {
+		if l.Requests == 0 || l.PerSecond <= 0 || l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.CPU <= 0 || l.Generator <= 0 {
 			t.Errorf("%s: %+v", what, l)
 		}
 	}
-	if len(r.Series) != 9 || len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Targets) != 6 {
-		t.Errorf("%d series, %d handlers, %d starts, %d spreads, %d targets", len(r.Series), len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Targets))
+	// The bare handler; four kinds of requests to three installations, two to that on a tmpfs, if there is one.
+	if n := len(r.Series); n != 15 && n != 13 {
+		t.Errorf("%d series", n)
+	}
+	if len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Memory) < 4 || len(r.Randoms) != 1 || len(r.Targets) != 10 {
+		t.Errorf("%d handlers, %d starts, %d spreads, %d of memory, %d at random, targets %+v", len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Memory), len(r.Randoms), r.Targets)
+	}
+	if d := r.Disk; d == nil || d.FileSystem == "" || d.Fdatasync.Writes == 0 || d.Fdatasync.P50 <= 0 || d.Dsync.P50 <= 0 {
+		t.Errorf("disk: %+v", d)
 	}
 	for _, s := range r.Series {
-		complete(s.Name, s.Closed)
+		if s.Place != placeFar && len(s.Closed) != 2 || s.Place == placeFar && len(s.Closed) != 1 {
+			t.Errorf("%s: %d numbers of connections", s.Name, len(s.Closed))
+		}
+		for _, c := range s.Closed {
+			complete(s.Name, c.Load)
+		}
 		if s.Open != nil {
 			complete(s.Name+" at a rate", *s.Open)
 		} else if s.OpenMissing == "" {
 			t.Errorf("%s: no figures at a rate and no reason", s.Name)
+		}
+	}
+	for _, m := range r.Memory {
+		if m.RSS <= 0 || m.Peak < m.RSS {
+			t.Errorf("memory %+v", m)
 		}
 	}
 	for _, h := range r.Handlers {
@@ -100,8 +169,17 @@ func checkFigures(t *testing.T, r *Result) {
 			t.Errorf("spread %+v", s)
 		}
 	}
+	for _, m := range r.Randoms {
+		complete("first use of keys at random", m.Cold)
+		complete("first use of the others", m.First)
+		complete("keys at random", m.Warm)
+		complete("ten keys", m.Few)
+		if m.Touched != m.Keys || m.Ratio <= 0 || m.Start <= 0 || m.Peak < m.After || m.Cold.Requests+m.First.Requests != m.Keys {
+			t.Errorf("at random: %+v", m)
+		}
+	}
 	for _, target := range r.Targets {
-		if target.Got == "" || target.Want == "" {
+		if target.Got == "" || target.Want == "" || target.Verdict == "" {
 			t.Errorf("target %+v", target)
 		}
 	}
@@ -187,30 +265,47 @@ func TestChildrenCount(t *testing.T) {
 	}
 }
 
-func TestParseHead(t *testing.T) {
-	for _, c := range []struct {
-		text         string
-		head, length int
-		fails        bool
-	}{
-		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", -1, 0, false},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 38, 2, false},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nDate: now\r\n\r\n", 50, 12, false},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, true},
-		{"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", 0, 0, true},
-		{"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", 0, 0, true},
-	} {
-		head, length, err := parseHead([]byte(c.text))
-		if (err != nil) != c.fails || (err == nil && (head != c.head || length != c.length)) {
-			t.Errorf("%q: got %d, %d, %v", c.text, head, length, err)
-		}
-	}
-}
-
 func TestParseRefuses(t *testing.T) {
-	for _, args := range [][]string{{"extra"}, {"--keys", "10,x"}, {"--keys", "5"}, {"--keys", "100,10"}, {"--rounds", "0"}, {"--rate", "-1"}} {
+	for _, args := range [][]string{{"extra"}, {"--keys", "10,x"}, {"--keys", "5"}, {"--keys", "100,10"}, {"--rounds", "0"}, {"--rate", "-1"},
+		{"--connections", "0"}, {"--connections", "8,1"}, {"--connections", "1,1"}, {"--connections", ""}, {"--only", "fast"}, {"--only", "cached,"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
 	}
+}
+
+// TestOnly: words of one kind add up, others leave alone what they are not about.
+func TestOnly(t *testing.T) {
+	all, some, part := mustOnly(t, ""), mustOnly(t, "Cached, encrypt,tmpfs,durable"), mustOnly(t, "keys")
+	for _, c := range []struct {
+		o     only
+		words []string
+		want  bool
+	}{
+		{all, []string{partKeys}, true},
+		{all, []string{"hsm", "Decrypt", placeFar}, true},
+		{some, []string{"cached", "Encrypt", placeDurable}, true},
+		{some, []string{placeTmpfs}, true},
+		{some, []string{placeFar}, false},
+		{some, []string{"hsm"}, false},
+		{some, []string{"cached", "Decrypt"}, false},
+		{some, []string{partClosed}, true},
+		{some, []string{partKeys}, false},
+		{part, []string{partKeys}, true},
+		{part, []string{partClosed}, false},
+		{part, []string{partHandlers}, false},
+	} {
+		if got := c.o.has(c.words...); got != c.want {
+			t.Errorf("%q has %q: %v", c.o, c.words, got)
+		}
+	}
+}
+
+func mustOnly(t *testing.T, text string) only {
+	t.Helper()
+	o, err := parseOnly(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }

@@ -28,27 +28,43 @@ type filled struct {
 
 // grow makes an installation per number of keys, and measures how each starts
 // and serves.
-func (s *site) grow(ctx context.Context, o options, progress func(string, ...any)) ([]Start, []Spread, error) {
+func (s *site) grow(ctx context.Context, o options, r *Result, progress report) error {
+	sizes := o.keys
+	if !o.only.has(partKeys) {
+		sizes = slices.Compact([]int{sizes[0], sizes[len(sizes)-1]}) // what is drawn from needs no others
+	}
 	var all []*filled
-	for _, n := range o.keys {
-		in := &installation{site: s, program: o.program, name: fmt.Sprintf("with-%d-keys", n), module: s.module}
+	for i, n := range sizes {
+		in := &installation{site: s, program: o.program, place: fmt.Sprintf("with-%d-keys", n), root: s.dir,
+			name: fmt.Sprintf("Holdfast with %d keys", n), module: s.module}
 		f := &filled{installation: in, keys: n}
-		if err := f.make(ctx, progress); err != nil {
-			return nil, nil, err
+		sample := manyDistinct
+		if i == len(sizes)-1 && o.only.has(partRandom) {
+			sample = n
+		}
+		if err := f.make(ctx, sample, progress); err != nil {
+			return err
 		}
 		all = append(all, f)
 	}
 	unix.Sync() // else the kernel writes the databases back while others are measured
-	starts, err := measureStarts(ctx, o, all, progress)
-	if err != nil {
-		return nil, nil, err
+	var err error
+	if o.only.has(partKeys) {
+		if r.Starts, err = measureStarts(ctx, o, all, progress); err != nil {
+			return err
+		}
+		if r.Spreads, err = measureSpreads(ctx, o, all, progress); err != nil {
+			return err
+		}
 	}
-	spreads, err := measureSpreads(ctx, o, all, progress)
-	return starts, spreads, err
+	if o.only.has(partRandom) {
+		r.Randoms, err = randoms(ctx, o, all, progress)
+	}
+	return err
 }
 
-// make makes the key store with a running server and the keys without it.
-func (f *filled) make(ctx context.Context, progress func(string, ...any)) error {
+// make makes the key store with a running server and the keys without it, and keeps the IDs of a sample.
+func (f *filled) make(ctx context.Context, sample int, progress report) error {
 	h, err := f.startReady(ctx)
 	if err != nil {
 		return err
@@ -59,7 +75,7 @@ func (f *filled) make(ctx context.Context, progress func(string, ...any)) error 
 		return h.explain(err)
 	}
 	began := time.Now()
-	f.ids, err = f.fill(ctx, f.keys, manyDistinct, func(done int) {
+	f.ids, err = f.fill(ctx, f.keys, sample, func(done int) {
 		if done%100_000 == 0 || done == f.keys {
 			progress("load keys: %d of %d, %.0f keys/s", done, f.keys, float64(done)/time.Since(began).Seconds())
 		}
@@ -73,7 +89,7 @@ func (f *filled) make(ctx context.Context, progress func(string, ...any)) error 
 // maxStarts bounds how often a server is started for the median.
 const maxStarts = 3
 
-func measureStarts(ctx context.Context, o options, all []*filled, progress func(string, ...any)) ([]Start, error) {
+func measureStarts(ctx context.Context, o options, all []*filled, progress report) ([]Start, error) {
 	rounds := make([][]startRound, len(all))
 	for range min(o.rounds, maxStarts) {
 		for i, f := range all {
@@ -144,13 +160,14 @@ func (f *filled) measureStart(ctx context.Context) (startRound, error) {
 // measureSpreads runs all the servers at once and measures them in turns. The
 // same number of different keys is used in each, so that the number of keys
 // there are is all that differs.
-func measureSpreads(ctx context.Context, o options, all []*filled, progress func(string, ...any)) ([]Spread, error) {
+func measureSpreads(ctx context.Context, o options, all []*filled, progress report) ([]Spread, error) {
 	type spread struct {
 		*series
 		of       *filled
 		distinct int
+		rounds   []Load
 	}
-	var spreads []spread
+	var spreads []*spread
 	for _, f := range all {
 		h, err := f.startReady(ctx)
 		if err != nil {
@@ -159,27 +176,27 @@ func measureSpreads(ctx context.Context, o options, all []*filled, progress func
 		defer h.stop()
 		for _, distinct := range []int{fewDistinct, manyDistinct} {
 			if ids := evenly(f.ids, distinct); len(ids) == distinct {
-				s := &series{token: tokenLocal, custody: string(appliance.CustodyCached), operation: appliance.OpEncrypt,
+				s := &series{custody: string(appliance.CustodyCached), operation: appliance.OpEncrypt,
 					server: h, keys: ids, distinct: max(o.distinct, distinct)}
-				spreads = append(spreads, spread{s, f, distinct})
+				spreads = append(spreads, &spread{series: s, of: f, distinct: distinct})
 			}
 		}
 	}
 	// Those that are compared stand side by side in time.
-	slices.SortStableFunc(spreads, func(a, b spread) int { return a.distinct - b.distinct })
+	slices.SortStableFunc(spreads, func(a, b *spread) int { return a.distinct - b.distinct })
 	for round := range o.rounds {
 		for _, s := range turn(round, spreads) {
-			l, err := s.measure(ctx, o, 0)
+			l, err := s.measure(ctx, o.usual(), 0, o.duration)
 			if err != nil {
 				return nil, err
 			}
-			s.closed = append(s.closed, l)
+			s.rounds = append(s.rounds, l)
 			progress("round %d of %d: Encrypt with %d of %d keys: %.0f requests/s", round+1, o.rounds, s.distinct, s.of.keys, l.PerSecond)
 		}
 	}
 	var out []Spread
 	for _, s := range spreads {
-		out = append(out, Spread{Keys: s.of.keys, Distinct: s.distinct, Load: median(s.closed), Rounds: s.closed})
+		out = append(out, Spread{Keys: s.of.keys, Distinct: s.distinct, Load: median(s.rounds), Rounds: s.rounds})
 	}
 	for i := range out {
 		// The first with the same number of different keys has the fewest keys.

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"math"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -18,78 +14,7 @@ import (
 
 // The load generator shares the processors with what it measures, so it does
 // as little as it can: requests are bytes made and signed before, one goroutine
-// per connection writes one and reads the answer, of which it looks at status
-// and length.
-
-// connection is one TLS connection that speaks HTTP/1.1.
-type connection struct {
-	tls *tls.Conn
-	buf []byte
-}
-
-// maxAnswer is several times the longest answer of the XKS API to what is sent
-// here.
-const maxAnswer = 16 << 10
-
-// exchange sends a request and gives the body of the answer, which must be 200.
-// The body is valid until the next call.
-func (c *connection) exchange(request []byte) ([]byte, error) {
-	if _, err := c.tls.Write(request); err != nil {
-		return nil, err
-	}
-	n, head, length := 0, -1, 0
-	for head < 0 || n < head+length {
-		if n == len(c.buf) {
-			return nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
-		}
-		m, err := c.tls.Read(c.buf[n:])
-		if err != nil {
-			return nil, err
-		}
-		n += m
-		if head < 0 {
-			if head, length, err = parseHead(c.buf[:n]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if n != head+length {
-		return nil, fmt.Errorf("the answer is %d bytes longer than it says", n-head-length)
-	}
-	return c.buf[head:n], nil
-}
-
-var (
-	statusOK      = []byte("HTTP/1.1 200 ")
-	headEnd       = []byte("\r\n\r\n")
-	contentLength = []byte("\r\nContent-Length: ")
-)
-
-// parseHead gives the length of the head with the blank line, and that of the
-// body; -1 as long as the head is not whole.
-func parseHead(b []byte) (head, length int, err error) {
-	end := bytes.Index(b, headEnd)
-	if end < 0 {
-		return -1, 0, nil
-	}
-	head = end + len(headEnd)
-	if !bytes.HasPrefix(b, statusOK) {
-		status, _, _ := bytes.Cut(b, []byte("\r\n"))
-		return 0, 0, fmt.Errorf("answered %q: %.200q", status, b[head:])
-	}
-	i := bytes.Index(b[:end+2], contentLength)
-	if i < 0 {
-		return 0, 0, errors.New("the answer has no Content-Length")
-	}
-	value := b[i+len(contentLength) : end]
-	if j := bytes.IndexByte(value, '\r'); j >= 0 {
-		value = value[:j]
-	}
-	if length, err = strconv.Atoi(string(value)); err != nil || length < 0 {
-		return 0, 0, fmt.Errorf("the answer's Content-Length is %q", value)
-	}
-	return head, length, nil
-}
+// per connection writes one and reads the answer.
 
 // hangs is how much longer than it should a load may last before it is ended.
 const hangs = 30 * time.Second
@@ -118,7 +43,7 @@ func connect(ctx context.Context, addr string, trust *tls.Config, connections in
 	}
 	g.release = context.AfterFunc(g.ctx, func() {
 		for _, c := range g.connections {
-			_ = c.tls.NetConn().Close() // whoever waits on it wakes up
+			c.cut()
 		}
 	})
 	return g, nil
@@ -126,11 +51,15 @@ func connect(ctx context.Context, addr string, trust *tls.Config, connections in
 
 func dial(ctx context.Context, addr string, trust *tls.Config) (*connection, error) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: hangs}, Config: trust}
-	c, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
+	again := func() (*tls.Conn, error) {
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return c.(*tls.Conn), nil
 	}
-	return &connection{tls: c.(*tls.Conn), buf: make([]byte, maxAnswer)}, nil
+	c, err := again()
+	return &connection{dial: again, tls: c, buf: make([]byte, maxAnswer)}, err
 }
 
 // close closes the connections.
@@ -150,7 +79,7 @@ func (g *generator) each(lasts time.Duration, work func(c *connection, i int) er
 	deadline := time.Now().Add(lasts + hangs)
 	for i, c := range g.connections {
 		g.workers.Go(func() {
-			err := c.tls.SetDeadline(deadline)
+			err := c.setDeadline(deadline)
 			if err == nil {
 				err = work(c, i)
 			}
@@ -189,7 +118,9 @@ func (g *generator) closedLoop(requests [][]byte, duration time.Duration) ([]tim
 	}
 	end := time.Now().Add(duration)
 	err := g.each(duration, func(c *connection, i int) error {
-		for sent, next := time.Now(), i; sent.Before(end); next++ {
+		// Each begins elsewhere, so that requests are not sent by several at once.
+		next := i * len(requests) / len(g.connections)
+		for sent := time.Now(); sent.Before(end); next++ {
 			if _, err := c.exchange(requests[next%len(requests)]); err != nil {
 				return err
 			}
@@ -203,36 +134,43 @@ func (g *generator) closedLoop(requests [][]byte, duration time.Duration) ([]tim
 }
 
 // openLoop sends requests when they are due, whether or not earlier ones have
-// been answered, as long as a connection is free. How long one took counts from
+// been answered, as long as a connection is free; one after the other of those given. How long one took counts from
 // when it was due: a server that stalls does not hide it by holding up the
 // load.
 func (g *generator) openLoop(requests [][]byte, rate int, duration time.Duration) ([]time.Duration, error) {
-	total := max(1, int(float64(rate)*duration.Seconds()))
-	due := make(chan time.Time, total)
+	total := inOpenLoop(rate, duration)
+	type job struct {
+		due     time.Time
+		request int
+	}
+	jobs := make(chan job, total)
 	g.workers.Go(func() {
-		defer close(due)
+		defer close(jobs)
 		begin := time.Now()
 		for i := range total {
 			t := begin.Add(time.Duration(i) * time.Second / time.Duration(rate))
 			if !sleepUntil(g.ctx, t) {
 				return
 			}
-			due <- t
+			jobs <- job{t, i % len(requests)}
 		}
 	})
 	times := make([][]time.Duration, len(g.connections))
 	err := g.each(duration, func(c *connection, i int) error {
-		next := i
-		for t := range due {
-			if _, err := c.exchange(requests[next%len(requests)]); err != nil {
+		for j := range jobs {
+			if _, err := c.exchange(requests[j.request]); err != nil {
 				return err
 			}
-			times[i] = append(times[i], time.Since(t))
-			next += len(g.connections)
+			times[i] = append(times[i], time.Since(j.due))
 		}
 		return nil
 	})
 	return slices.Concat(times...), err
+}
+
+// inOpenLoop is how many requests an open loop sends.
+func inOpenLoop(rate int, duration time.Duration) int {
+	return max(1, int(float64(rate)*duration.Seconds()))
 }
 
 // sleepUntil sleeps in the kernel: Go's timers fire up to a millisecond late,

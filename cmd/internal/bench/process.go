@@ -13,13 +13,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// process is a server that runs as a child: load and server never share a
-// process, so that what is measured of one is not the other's.
+// process is a server that runs as a child, or one that ran before: load and
+// server never share a process, so that what is measured of one is not the
+// other's.
 type process struct {
 	name string
-	cmd  *exec.Cmd
+	// pid is 0 if it is not known, such as on another machine.
+	pid int
+	// cmd is nil if it is no child. It has no log then.
+	cmd *exec.Cmd
 	// began is when it was started.
 	began time.Time
 	log   string
@@ -43,6 +49,7 @@ func start(name, log, program string, args ...string) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	p.pid = p.cmd.Process.Pid
 	go func() {
 		_ = p.cmd.Wait() // how it ended does not matter: who needs it sees that it is gone
 		close(p.gone)
@@ -55,6 +62,9 @@ const stopWithin = 15 * time.Second
 
 // stop ends the process and waits until it is gone.
 func (p *process) stop() {
+	if p.cmd == nil {
+		return
+	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
 	select {
 	case <-p.gone:
@@ -92,24 +102,40 @@ func lastLine(file string) string {
 
 // forgetLog empties the log: a line per request would fill the disk, and the
 // kernel would write it back in the middle of the next measurement.
-func (p *process) forgetLog() error { return os.Truncate(p.log, 0) }
+func (p *process) forgetLog() error {
+	if p.cmd == nil {
+		return nil
+	}
+	return os.Truncate(p.log, 0)
+}
 
 // clockTick is the unit of CPU times in /proc, the same on all of Go's Linux
 // platforms (proc(5), USER_HZ).
 const clockTick = 10 * time.Millisecond
 
 // cpu is the CPU time that the process has used so far, with the processes that it has started, such as a PKCS#11
-// module's.
+// module's. It is 0 if the process is not known.
 func (p *process) cpu() (time.Duration, error) {
-	used, err := cpuOf(strconv.Itoa(p.cmd.Process.Pid))
+	if p.pid == 0 {
+		return 0, nil
+	}
+	used, err := cpuOf(p.pid)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", p.name, err)
 	}
 	return used, nil
 }
 
-func cpuOf(pid string) (time.Duration, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+func cpuOf(pid int) (time.Duration, error) {
+	// The clock of the process counts nanoseconds, where /proc has ticks of 10 ms. Its ID is
+	// what clock_getcpuclockid(3) makes.
+	const ofProcess = 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|ofProcess), &ts); err != nil {
+		return 0, fmt.Errorf("the CPU time of process %d: %w", pid, err)
+	}
+	used := time.Duration(ts.Nano())
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return 0, err
 	}
@@ -119,15 +145,14 @@ func cpuOf(pid string) (time.Duration, error) {
 	if len(fields) < 15 {
 		return 0, errors.New("/proc has an unknown form of stat")
 	}
-	var used time.Duration
-	for _, ticks := range fields[11:15] { // user and system, and those of children that have ended
+	for _, ticks := range fields[13:15] { // of children that have ended, user and system
 		n, err := strconv.ParseInt(ticks, 10, 64)
 		if err != nil {
 			return 0, err
 		}
 		used += time.Duration(n) * clockTick
 	}
-	lists, err := filepath.Glob(filepath.Join("/proc", pid, "task", "*", "children"))
+	lists, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "children"))
 	if err != nil {
 		return 0, err
 	}
@@ -137,13 +162,23 @@ func cpuOf(pid string) (time.Duration, error) {
 			continue // that thread has ended, and its children are another's
 		}
 		for _, child := range strings.Fields(string(text)) {
-			n, err := cpuOf(child)
-			if err == nil { // else it has ended meanwhile
-				used += n
+			if n, err := strconv.Atoi(child); err == nil {
+				if more, err := cpuOf(n); err == nil { // else it has ended meanwhile
+					used += more
+				}
 			}
 		}
 	}
 	return used, nil
+}
+
+// ownCPU is the CPU time that this process has used: the generator's, while a server is under load.
+func ownCPU() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
+		return 0 // the kernel has had that clock since Linux 2.6
+	}
+	return time.Duration(ts.Nano())
 }
 
 // memory is what the process has in memory now, and had at most, in KiB.
@@ -166,7 +201,7 @@ func (p *process) memory() (now, most int, err error) {
 }
 
 func (p *process) proc(file string) (string, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), file))
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), file))
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", p.name, err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -15,11 +14,14 @@ type Result struct {
 	Date     time.Time `json:"date"`
 	Machine  Machine   `json:"machine"`
 	Settings Settings  `json:"settings"`
+	Disk     *Disk     `json:"disk,omitempty"`
 	// Series begins with the bare handler.
-	Series   []Series  `json:"series"`
-	Handlers []Handler `json:"handlers"`
-	Starts   []Start   `json:"starts"`
-	Spreads  []Spread  `json:"spreads"`
+	Series   []Series  `json:"series,omitempty"`
+	Memory   []Memory  `json:"memory,omitempty"`
+	Handlers []Handler `json:"handlers,omitempty"`
+	Starts   []Start   `json:"starts,omitempty"`
+	Spreads  []Spread  `json:"spreads,omitempty"`
+	Randoms  []Random  `json:"randoms,omitempty"`
 	Targets  []Target  `json:"targets"`
 }
 
@@ -36,11 +38,14 @@ type Machine struct {
 
 // Settings are how it was measured.
 type Settings struct {
-	Connections int     `json:"connections"`
-	Rate        int     `json:"rate"`
-	Seconds     float64 `json:"seconds_per_round"`
-	Rounds      int     `json:"rounds"`
-	TokenAway   float64 `json:"token_away_ms"`
+	Only        []string `json:"only,omitempty"`
+	Connections []int    `json:"connections"`
+	// Usual is the number of connections of what is measured with one number alone.
+	Usual     int     `json:"usual_connections"`
+	Rate      int     `json:"rate"`
+	Seconds   float64 `json:"seconds_per_round"`
+	Rounds    int     `json:"rounds"`
+	TokenAway float64 `json:"token_away_ms"`
 }
 
 // Load is what one measurement gave, or the median of several.
@@ -49,26 +54,44 @@ type Load struct {
 	PerSecond float64 `json:"requests_per_second"`
 	P50       float64 `json:"p50_ms"`
 	P99       float64 `json:"p99_ms"`
+	P999      float64 `json:"p999_ms"`
 	// CPU is what the server's process and its module processes used, whatever the load generator
 	// took of the machine.
 	CPU float64 `json:"server_cpu_us_per_request"`
+	// Generator is what the load generator used.
+	Generator float64 `json:"generator_cpu_us_per_request"`
 }
 
 // Series is one kind of request to one server.
 type Series struct {
-	Name      string `json:"name"`
-	Token     string `json:"token,omitempty"`
-	Custody   string `json:"custody,omitempty"`
-	Operation string `json:"operation"`
-	// Closed is as fast as the server answers, Open at the rate of the settings.
-	// Latency in Open counts from when a request was due.
-	Closed Load `json:"closed_loop"`
+	Name   string `json:"name"`
+	Server string `json:"server"`
+	// Place is the word of the server, such as durable; "" for the bare handler.
+	Place     string   `json:"place,omitempty"`
+	Custody   string   `json:"custody,omitempty"`
+	Operation string   `json:"operation"`
+	Closed    []Closed `json:"closed_loops,omitempty"`
+	// Open is at the rate of the settings. Its latency counts from when a request was due.
+	Open        *Load  `json:"open_loop,omitempty"`
+	OpenMissing string `json:"open_loop_missing,omitempty"`
+	OpenRounds  []Load `json:"open_loop_rounds,omitempty"`
+}
+
+// Closed is how fast a server answers on so many connections, of which each has the next
+// request as soon as the one before is answered.
+type Closed struct {
+	Connections int `json:"connections"`
+	Load
 	// OfBare is the throughput as a share of the bare handler's.
-	OfBare       float64 `json:"of_bare"`
-	Open         *Load   `json:"open_loop,omitempty"`
-	OpenMissing  string  `json:"open_loop_missing,omitempty"`
-	ClosedRounds []Load  `json:"closed_loop_rounds"`
-	OpenRounds   []Load  `json:"open_loop_rounds,omitempty"`
+	OfBare float64 `json:"of_bare"`
+	Rounds []Load  `json:"rounds"`
+}
+
+// Memory is what a server has in memory after all its loads, and had at most, in MiB.
+type Memory struct {
+	Server string  `json:"server"`
+	RSS    float64 `json:"rss_mib"`
+	Peak   float64 `json:"peak_rss_mib"`
 }
 
 // Handler is what one request costs in the handler alone.
@@ -101,14 +124,6 @@ type Spread struct {
 	Ratio    float64 `json:"ratio"`
 }
 
-// Target is what is promised of a figure.
-type Target struct {
-	Name string `json:"name"`
-	Want string `json:"want"`
-	Got  string `json:"got"`
-	Met  bool   `json:"met"`
-}
-
 // thisMachine says where this runs.
 func thisMachine() Machine {
 	m := Machine{Go: runtime.Version(), CPU: "unknown", CPUs: runtime.NumCPU(), Kernel: "unknown", LoadBefore: "unknown"}
@@ -126,52 +141,4 @@ func thisMachine() Machine {
 		m.LoadBefore, _, _ = strings.Cut(string(text), " ")
 	}
 	return m
-}
-
-// What is promised.
-const (
-	shareOfBare  = 0.60
-	timesHSM     = 10
-	readyAtMost  = 5000 // ms
-	asFastAsFew  = 0.90
-	wantShare    = "at least 60 % of the bare handler's throughput"
-	wantTimesHSM = "at least 10 times the throughput of hsm custody"
-)
-
-// targets holds the figures against what is promised.
-func (r *Result) targets() []Target {
-	var out []Target
-	add := func(met bool, name, want, got string, args ...any) {
-		out = append(out, Target{Name: name, Want: want, Got: fmt.Sprintf(got, args...), Met: met})
-	}
-	for _, s := range r.Series {
-		if s.Custody == "cached" && s.Token == tokenLocal {
-			add(s.OfBare >= shareOfBare, "cached "+s.Operation, wantShare, "%.0f %%", 100*s.OfBare)
-		}
-	}
-	for _, s := range r.Series {
-		if s.Custody == "cached" && s.Token == tokenFar {
-			times := s.Closed.PerSecond / r.inHSM(s).PerSecond
-			add(times >= timesHSM, "cached "+s.Operation+", token "+s.Token, wantTimesHSM, "%.1f times", times)
-		}
-	}
-	most := r.Starts[len(r.Starts)-1]
-	add(most.Ready < readyAtMost, fmt.Sprintf("start with %d keys", most.Keys), "ready in less than 5 s", "%.2f s", most.Ready/1000)
-	for _, s := range r.Spreads {
-		if s.Keys == most.Keys && s.Keys != s.Compared {
-			add(s.Ratio >= asFastAsFew, fmt.Sprintf("Encrypt with %d of %d keys", s.Distinct, s.Keys),
-				fmt.Sprintf("at least 90 %% of the throughput with %d keys", s.Compared), "%.0f %%", 100*s.Ratio)
-		}
-	}
-	return out
-}
-
-// inHSM gives the load of the same requests with keys in HSM custody.
-func (r *Result) inHSM(cached Series) Load {
-	for _, s := range r.Series {
-		if s.Custody == "hsm" && s.Token == cached.Token && s.Operation == cached.Operation {
-			return s.Closed
-		}
-	}
-	return Load{}
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
@@ -28,6 +27,8 @@ type server struct {
 	*process
 	caller
 	trust *tls.Config
+	// bare is whether it is the bare handler.
+	bare bool
 	// machine is what it runs on; nil for the bare server.
 	machine *swtpm.Process
 }
@@ -50,11 +51,11 @@ func (s *site) startBare(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start("bare server", s.path("bare.log"), self, bareCommand, addr, s.certificateFile(), s.keyFile())
+	p, err := start("bare handler", s.path("bare.log"), self, bareCommand, addr, s.certificateFile(), s.keyFile())
 	if err != nil {
 		return nil, err
 	}
-	b := &server{process: p, caller: newCaller(addr), trust: s.trust}
+	b := &server{process: p, caller: newCaller(addr), trust: s.trust, bare: true}
 	// It does not look at the signature, which is there to make its requests as
 	// long as those of the others.
 	b.credential = aws.Credentials{AccessKeyID: "BENCHBENCHBENCHBENCHBENC", SecretAccessKey: "bare"}
@@ -65,17 +66,16 @@ func (s *site) startBare(ctx context.Context) (*server, error) {
 	return b, nil
 }
 
-func newCaller(addr string) caller {
-	return caller{addr: addr, prefix: keyStorePrefix, signer: v4.NewSigner()}
-}
-
 // installation is a Holdfast with its state, running or not.
 type installation struct {
 	site    *site
 	program string // holdfastd
-	name    string
+	// place is its word in --only, name what it is in tables. Its folder is in root.
+	place, root, name string
 	// module is the PKCS#11 module.
 	module string
+	// unlocked is keys.max_unlocked; 0 for the default.
+	unlocked int
 	// credential is that of its key store.
 	credential aws.Credentials
 }
@@ -85,7 +85,7 @@ const (
 	keyStorePrefix = "/bench"
 )
 
-func (in *installation) dir() string    { return in.site.path(in.name) }
+func (in *installation) dir() string    { return filepath.Join(in.root, in.place) }
 func (in *installation) socket() string { return filepath.Join(in.dir(), "admin.sock") }
 
 // start boots a machine for the server and starts it; it need not be ready yet.
@@ -136,6 +136,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 		Release:     config.Release{SealedPIN: sealed},
 		XKS: config.XKS{Address: xks, Certificate: in.site.certificateFile(), Key: in.site.keyFile(),
 			RequestTimeout: config.Duration(10 * time.Second)},
+		Keys:  config.Keys{MaxUnlocked: in.unlocked},
 		Admin: config.Admin{Socket: in.socket(), Address: admin},
 	}
 	in.site.officer.Configure(&c)
@@ -147,7 +148,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.program, "serve", "--config", file)
+	return start(in.name, filepath.Join(in.dir(), "holdfast.log"), in.program, "serve", "--config", file)
 }
 
 // startReady starts the server and waits until it is ready.

@@ -25,6 +25,8 @@ import (
 // and the officers who let machines have the PIN.
 type site struct {
 	dir string
+	// memory is a folder on a tmpfs; "" if there is none.
+	memory string
 	// module is SoftHSM2; shim is the same some time away.
 	module string
 	shim   *hsmtest.Shim

@@ -56,7 +56,7 @@ import (
 type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
-	// Requests takes the line that there is for each request of KMS; Log if nil.
+	// Requests takes the lines about requests of KMS ([config.Log.Requests]); Log if nil.
 	Requests *slog.Logger
 	// LogDropped, if given, counts the lines that the log has lost.
 	LogDropped func() uint64
@@ -296,7 +296,7 @@ func (d *Daemon) openXKS(cert *certificate.Certificate, clientCAs *x509.CertPool
 	}
 	api := xks.New(xks.Options{
 		KeyStores: d.appliance,
-		Log:       d.o.Log, RequestLog: d.o.Requests,
+		Log:       d.o.Log, RequestLog: d.o.Requests, LogAll: cfg.Log.Requests == config.RequestsAll,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + version.Version,
 		FleetSize: d.live,

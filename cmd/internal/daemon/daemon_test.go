@@ -637,6 +637,7 @@ func TestCertificateReload(t *testing.T) {
 // secret in it.
 func TestNoSecretLeaves(t *testing.T) {
 	s := newSite(t)
+	s.cfg.Log.Requests = config.RequestsAll
 	r := s.start()
 	k := r.newKeyStore()
 	const (

@@ -17,7 +17,7 @@ import (
 type Log struct {
 	// Logger takes what happens to the program.
 	*slog.Logger
-	// Requests takes the one line that there is for each request.
+	// Requests takes the lines about requests.
 	Requests *slog.Logger
 
 	queues []*queue
