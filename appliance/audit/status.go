@@ -16,6 +16,10 @@ const (
 	LevelFull    Level = "full"    // only the reserve: records are refused
 )
 
+// StallAfter is how long the disk may take for records before that is a stall. KMS gives up
+// after 250 ms.
+const StallAfter = 100 * time.Millisecond
+
 // Status is the state of a log.
 type Status struct {
 	Size       int64      `json:"size" jsonschema:"How many records are on the disk."`       // records on the disk
@@ -33,6 +37,11 @@ type Status struct {
 	Recovered int64  `json:"recovered,omitempty" jsonschema:"How many bytes of a torn record were cut off when the log was opened."` // bytes of a torn line that Open cut off
 	Broken    string `json:"broken,omitempty" jsonschema:"Why nothing is recorded any more; absent if it is."`                       // why nothing is written any more
 	Signer    string `json:"signer,omitempty" jsonschema:"Why the last signature failed; absent if it did not."`                     // why the last signature failed
+	// Writes, Stalls and Slowest are since the log was opened: how often records were written,
+	// several at a time; how often that took longer than [StallAfter]; and the longest.
+	Writes  int64         `json:"writes" jsonschema:"How often records were written since the log was opened, several at a time."`
+	Stalls  int64         `json:"stalls" jsonschema:"How often that took longer than 100 ms: a request that waits for 220 ms is refused."`
+	Slowest time.Duration `json:"slowest_ns" jsonschema:"The longest that a record has waited for the disk, in nanoseconds."`
 	// Peers are the logs of the fleet's other nodes, as this node has them on record.
 	Peers []PeerStatus `json:"peers,omitempty" jsonschema:"The logs of the fleet's other nodes, as this node has them on record."`
 }

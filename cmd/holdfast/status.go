@@ -110,6 +110,9 @@ func showAuditStatus(w io.Writer, l *audit.Status) {
 			cli.Row(w, "", problem)
 		}
 	}
+	if l.Stalls > 0 {
+		cli.Row(w, "", fmt.Sprintf("its disk stalled %d times in %d writes, for up to %s; requests that wait for longer than the request timeout are refused: give the log a disk that nothing else writes to", l.Stalls, l.Writes, l.Slowest.Round(time.Millisecond)))
+	}
 	switch l.Level {
 	case audit.LevelWarning:
 		cli.Row(w, "", "the disk is filling up: enlarge the state volume, or keep less of the log with audit.retain_age")

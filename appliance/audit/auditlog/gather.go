@@ -10,14 +10,15 @@ import "time"
 const (
 	// patience is how long a batch may wait for more records than it has. It is nothing to
 	// KMS, which waits for 250 ms.
-	patience = time.Millisecond
+	patience = 2 * time.Millisecond
 	// mostEnough is how many records never wait for more: so many share the cost of a write
 	// that more of them save nothing.
 	mostEnough = 32
 	// censusAt is how many records a batch waits for that finds out how many call.
 	censusAt = 2 * mostEnough
-	// censusEvery is after how many writes that is found out again, if records have met.
-	censusEvery = 256
+	// firstCensus and lastCensus are after how many writes that is found out again, if records
+	// have met: soon after the number of callers has fallen, and then ever less often.
+	firstCensus, lastCensus = 16, 512
 )
 
 // gather decides when a batch is written. All but the channels is under the log's mutex.
@@ -27,9 +28,9 @@ type gather struct {
 	// enough is with how many records a batch is written at once.
 	enough int
 	// writes and met say how many batches were written since that was found out, and whether
-	// two records have come together since.
-	writes int
-	met    bool
+	// two records have come together since. census is after how many it is found out again.
+	writes, census int
+	met            bool
 	// timer ends the patience of the batch that waits for more records.
 	timer *time.Timer
 
@@ -121,11 +122,14 @@ func (l *Log) learn(b *batch) {
 	g, n := &l.gather, len(b.ends)
 	switch {
 	case b.urgent: // it did not wait
-	case b.late || g.enough == censusAt:
+	case g.enough == censusAt:
 		g.enough, g.writes, g.met = min(max(1, n/2), mostEnough), 0, false
+		g.census = min(2*g.census, lastCensus)
+	case b.late: // fewer call than did
+		g.enough, g.census = max(1, min(g.enough-1, (g.enough+n)/2)), firstCensus
 	default:
 		g.met = g.met || n+len(l.pending.ends) > 1
-		if g.writes++; g.met && g.writes >= censusEvery {
+		if g.writes++; g.met && g.writes >= g.census {
 			g.enough = censusAt
 		}
 	}

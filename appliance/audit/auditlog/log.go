@@ -154,6 +154,9 @@ type Log struct {
 		toldAt    time.Time       // when it was, the first time after a checkpoint
 		knownAt   time.Time       // when a checkpoint named the newest head first, or the log was opened
 		indexed   int64           // records before it are in an index
+		writes    int64           // batches that were written since the log was opened
+		stalls    int64           // those of them that took longer than audit.StallAfter
+		slowest   time.Duration   // how long the oldest record of one of them waited, at most
 	}
 
 	checkpoints struct {
@@ -182,7 +185,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	l := &Log{dir: dir, opts: o, pending: newBatch(nil), gather: gather{enough: 1, handed: make(chan *batch, 1), idle: make(chan struct{})},
+	l := &Log{dir: dir, opts: o, pending: newBatch(nil), gather: gather{enough: 1, census: firstCensus, handed: make(chan *batch, 1), idle: make(chan struct{})},
 		keeperWake: make(chan struct{}, 1), indexerWake: make(chan struct{}, 1),
 		stopping: make(chan struct{}), written: make(chan struct{})}
 	l.state.proven = !o.Unproven
@@ -234,6 +237,7 @@ func (l *Log) openFile(name string) (*os.File, error) {
 }
 
 func (l *Log) closeFiles() {
+	l.w.direct.close()
 	if l.lock != nil {
 		// To close the file is not enough: a child that is being made meanwhile has it open,
 		// too, until it executes its program.
@@ -285,7 +289,8 @@ func (l *Log) Status() audit.Status {
 	defer l.state.Unlock()
 	st := &l.state
 	s := audit.Status{Size: st.size, Segments: len(st.segments), Checkpoint: st.covered, Lag: st.size - st.covered.Size,
-		Unindexed: st.size - st.indexed, Free: free, Level: audit.LevelOK, Recovered: l.recovered}
+		Unindexed: st.size - st.indexed, Free: free, Level: audit.LevelOK, Recovered: l.recovered,
+		Writes: st.writes, Stalls: st.stalls, Slowest: st.slowest}
 	for _, seg := range st.segments {
 		s.Bytes += seg.Size
 	}

@@ -208,7 +208,7 @@ func TestRefusedRecords(t *testing.T) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	for _, goroutines := range []int{1, 32} {
+	for _, goroutines := range []int{1, 8, 32, 128} {
 		for _, noSync := range []bool{true, false} {
 			b.Run(fmt.Sprintf("goroutines=%d/sync=%t", goroutines, !noSync), func(b *testing.B) {
 				o := options()

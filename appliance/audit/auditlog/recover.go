@@ -188,6 +188,7 @@ func (l *Log) readSegment(s *audit.Segment, f *audit.Frontier, w *treeWriter, la
 		return err
 	}
 	l.w.file = file
+	l.openDirect()
 	return nil
 }
 

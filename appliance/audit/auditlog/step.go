@@ -44,6 +44,14 @@ func (l *Log) moment() (now moment, step *audit.Record) {
 	return now, nil
 }
 
+// since tells how long ago a moment was, now by the wall clock.
+func (l *Log) since(m moment, now time.Time) time.Duration {
+	if m.timed {
+		return l.opts.Elapsed() - m.elapsed
+	}
+	return max(0, now.Sub(m.wall))
+}
+
 func stepped(due, now time.Time) *audit.Record {
 	by, way := now.Sub(due), "forward"
 	if by < 0 {

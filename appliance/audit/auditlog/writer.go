@@ -26,7 +26,8 @@ type batch struct {
 	urgent bool   // a record in it may use the reserve of the disk
 	waits  bool   // for more records, until the timer ends its patience
 	late   bool   // its patience has ended
-	last   moment // of its newest record
+	first  moment // of its oldest record
+	last   moment // of its newest
 }
 
 func newBatch(old *batch) *batch {
@@ -180,6 +181,9 @@ func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 	}
 	r.Seq, r.Time = seq, now.wall
 	l.next = seq + 1
+	if from == 1 {
+		b.first = now
+	}
 	l.last, b.last = now, now
 	return b, nil
 }
@@ -194,6 +198,7 @@ func (b *batch) put(r *audit.Record, seq int64, t time.Time) {
 // writer is what who writes a batch has for itself.
 type writer struct {
 	file     *os.File // the last segment; nil before the first record
+	direct   direct   // into the same
 	segment  audit.Segment
 	reserved int64 // the size of the file; what is behind segment.size is zero bytes
 	frontier audit.Frontier
@@ -220,7 +225,7 @@ func (l *Log) commit(b *batch) {
 		l.fail(b, err)
 		return
 	}
-	l.publish()
+	l.publish(b)
 	close(b.done)
 }
 
@@ -243,10 +248,16 @@ func (l *Log) fail(b *batch, err error) {
 
 // publish tells the state after a batch, and wakes the keeper if it has to sign
 // now, or has to know when.
-func (l *Log) publish() {
+func (l *Log) publish(b *batch) {
 	now := l.opts.Now()
+	waited := l.since(b.first, now)
 	l.state.Lock()
 	st := &l.state
+	st.writes++
+	st.slowest = max(st.slowest, waited)
+	if waited > audit.StallAfter {
+		st.stalls++
+	}
 	wake := st.size == st.covered.Size
 	if wake {
 		st.since = now
@@ -289,7 +300,11 @@ func (l *Log) write(b *batch) error {
 	}
 	lines := b.buf[1:]
 	l.reserve(int64(len(lines)))
-	if _, err := w.file.WriteAt(lines, w.segment.Size); err != nil {
+	done, err := w.direct.write(w.file, lines, w.segment.Size, w.reserved)
+	if err == nil && !done {
+		_, err = w.file.WriteAt(lines, w.segment.Size)
+	}
+	if err != nil {
 		return l.cutBack(err)
 	}
 	if err := l.sync(w.file); err != nil {
@@ -328,7 +343,8 @@ var zeros [reserveBytes]byte
 func (l *Log) reserve(n int64) {
 	w := &l.w
 	for end := w.segment.Size + n; w.reserved < end && w.budget > 2*reserveBytes; {
-		wrote, err := w.file.WriteAt(zeros[:], w.reserved)
+		// To a multiple of its size, so that whole blocks are reserved.
+		wrote, err := w.file.WriteAt(zeros[:reserveBytes-w.reserved%reserveBytes], w.reserved)
 		w.reserved += int64(wrote)
 		w.budget -= int64(wrote)
 		if err != nil {
@@ -434,6 +450,7 @@ func (l *Log) rotate() error {
 		_ = w.file.Close() // its records are synced
 	}
 	w.file, w.segment, w.reserved = f, s, 0
+	l.openDirect()
 	l.state.Lock()
 	l.state.segments = append(l.state.segments, s)
 	if s.First > 0 {
@@ -442,6 +459,14 @@ func (l *Log) rotate() error {
 	l.state.Unlock()
 	signal(l.indexerWake)
 	return nil
+}
+
+// openDirect has the last segment written past the page cache, if what is written is to be
+// on the disk.
+func (l *Log) openDirect() {
+	if !l.opts.NoSync {
+		l.w.direct.open(l.w.file)
+	}
 }
 
 func syncDir(dir string) error {

@@ -242,6 +242,9 @@ var (
 	auditLagTime = describe("audit_unsigned_seconds", "For how long there have been such records.")
 	auditFree    = describe("audit_free_bytes", "What the disk of the audit log has left. Without space, requests are refused.")
 	auditWorks   = describe("audit_writable", "1 while records can be written; otherwise requests are refused.")
+	auditWrites  = describe("audit_writes_total", "Writes of records to the disk of the audit log, several records at a time, since the log was opened.")
+	auditStalls  = describe("audit_stalls_total", "Those writes that took longer than 100 ms. Requests that wait longer than the request timeout are refused.")
+	auditSlowest = describe("audit_slowest_write_seconds", "The longest that a record has waited for the disk since the log was opened.")
 	peerSigned   = describe("audit_peer_countersigned_timestamp_seconds", "When this node countersigned a head of another node's audit log last; 0 before the first.", "node")
 	peersRefused = describe("audit_peers_refused", "Other nodes whose newest head of the audit log is not consistent with the one on record, or not signed.")
 	fleetChange  = describe("fleet_change_number", "In a fleet: the number of the last change of the log that this node has taken over.")
@@ -263,7 +266,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmStarts, hsmMemory, hsmProbed,
-		attested, attestedOK, attestedAs, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
+		attested, attestedOK, attestedAs, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, auditWrites, auditStalls, auditSlowest, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -294,6 +297,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		set(auditLag, float64(s.Lag))
 		set(auditLagTime, s.LagTime.Seconds())
 		set(auditFree, float64(s.Free))
+		ch <- prometheus.MustNewConstMetric(auditWrites, prometheus.CounterValue, float64(s.Writes))
+		ch <- prometheus.MustNewConstMetric(auditStalls, prometheus.CounterValue, float64(s.Stalls))
+		set(auditSlowest, s.Slowest.Seconds())
 		set(auditWorks, flag(s.Broken == "" && s.Level != audit.LevelFull))
 		refused := 0
 		for _, p := range s.Peers {
