@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,14 +43,69 @@ type reserve struct {
 	// turn is taken by who reserves a block or rotates the key. The rest is under it: the size
 	// of the last block and when it was reserved, how many encryptions all nodes have reserved
 	// of the version, and the key as it is after its rotation.
-	turn    chan struct{}
+	turn    turn
 	block   uint64
-	at      time.Time
+	at      time.Duration // since begin
 	total   uint64
 	rotated *liveKey
 }
 
-func newReserve(total uint64) *reserve { return &reserve{turn: make(chan struct{}, 1), total: total} }
+// turn is a mutex that one waits for until a context ends. The zero value is ready. It has a
+// channel only while somebody waits: of a million keys few reserve at once.
+type turn struct {
+	mu      sync.Mutex
+	taken   bool
+	waiting int
+	handed  chan struct{} // has one when the turn was handed to one of those who wait
+}
+
+// take waits for the turn; false if the context ended before.
+func (t *turn) take(ctx context.Context) bool {
+	t.mu.Lock()
+	if !t.taken {
+		t.taken = true
+		t.mu.Unlock()
+		return true
+	}
+	if t.waiting++; t.handed == nil {
+		t.handed = make(chan struct{}, 1)
+	}
+	handed := t.handed
+	t.mu.Unlock()
+	select {
+	case <-handed:
+		t.leave()
+		return true
+	case <-ctx.Done():
+	}
+	t.leave()
+	select {
+	case <-handed: // meanwhile, and perhaps nobody else waits
+		t.giveBack()
+	default:
+	}
+	return false
+}
+
+// leave ends the waiting of one.
+func (t *turn) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting--; t.waiting == 0 {
+		t.handed = nil
+	}
+}
+
+// giveBack hands the turn to one of those who wait.
+func (t *turn) giveBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting > 0 {
+		t.handed <- struct{}{}
+		return
+	}
+	t.taken = false
+}
 
 // begin is a moment of the monotonic clock.
 var begin = time.Now()
@@ -78,7 +134,7 @@ func (e *Endpoint) count(ctx context.Context, key *liveKey) (*liveKey, error) {
 // reserveAhead reserves the next block in the background, unless that is under way, has just
 // failed, or the version has done its encryptions: then who needs one waits.
 func (e *Endpoint) reserveAhead(ctx context.Context, key *liveKey) {
-	r := key.reserve
+	r := &key.reserve
 	if time.Since(begin) < time.Duration(r.pause.Load()) || r.ahead.Swap(true) {
 		return
 	}
@@ -86,12 +142,10 @@ func (e *Endpoint) reserveAhead(ctx context.Context, key *liveKey) {
 		defer r.ahead.Store(false)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTime)
 		defer cancel()
-		select {
-		case r.turn <- struct{}{}:
-		case <-ctx.Done():
+		if !r.turn.take(ctx) {
 			return
 		}
-		defer func() { <-r.turn }()
+		defer r.turn.giveBack()
 		if r.rotated != nil || r.total >= e.service.rotateAfter || r.left.Load() >= r.low.Load() {
 			return
 		}
@@ -105,11 +159,11 @@ func (e *Endpoint) reserveAhead(ctx context.Context, key *liveKey) {
 // reserveBlock reserves a block, of which taken encryptions are used at once. The caller has
 // the turn.
 func (e *Endpoint) reserveBlock(ctx context.Context, key *liveKey, taken uint64) error {
-	r, s, now := key.reserve, e.service, time.Now()
+	r, s, now := &key.reserve, e.service, time.Since(begin)
 	n := uint64(min(max(r.block*8, s.firstBlock), usualBlock))
 	if r.block >= usualBlock { // used long enough to tell how busy the key is
 		used := int64(r.block) - max(0, r.left.Load())
-		rate := float64(max(0, used)) / max(now.Sub(r.at).Seconds(), 0.001)
+		rate := float64(max(0, used)) / max((now-r.at).Seconds(), 0.001)
 		n = max(n, uint64(min(rate*blockTime.Seconds(), float64(r.block*8), maxBlock)))
 	}
 	if r.total < s.rotateAfter {
@@ -133,13 +187,11 @@ func (e *Endpoint) reserveBlock(ctx context.Context, key *liveKey, taken uint64)
 // reserve takes one encryption after having reserved a block; or it is not done and
 // gives the key to count on: the rotated one, or the same if others were faster.
 func (e *Endpoint) reserve(ctx context.Context, key *liveKey) (next *liveKey, done bool, err error) {
-	r, s := key.reserve, e.service
-	select {
-	case r.turn <- struct{}{}:
-	case <-ctx.Done():
+	r, s := &key.reserve, e.service
+	if !r.turn.take(ctx) {
 		return nil, false, fault.Wrapf(fault.Timeout, ctx.Err(), "no encryptions could be reserved in time")
 	}
-	defer func() { <-r.turn }()
+	defer r.turn.giveBack()
 	if r.rotated != nil {
 		return r.rotated, false, nil
 	}

@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -152,5 +153,58 @@ func TestRotationComesByTheTotal(t *testing.T) {
 	}
 	if c := k.OK(appliancetest.Encrypt("k", "x")).Ciphertext; c.Metadata[len(c.Metadata)-1] != 2 {
 		t.Errorf("not rotated: %x", c.Metadata)
+	}
+}
+
+// TestEvictedKeysGoOnWithWhatTheyReserved: where more keys are in use than are kept in memory, a
+// key that comes back reserves nothing while it has encryptions left, and never does more of them
+// than are in the stored count. After a change of the key nothing of before is used.
+func TestEvictedKeysGoOnWithWhatTheyReserved(t *testing.T) {
+	s := &pausing{}
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{MaxUnlockedKeys: 16}, Store: func(rows appliance.Store) appliance.Store {
+		s.Store = rows
+		return s
+	}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	const keys, rounds = 60, 40
+	name := func(i int) string { return fmt.Sprintf("k%d", i) }
+	for i := range keys {
+		b.NewKey(t, "demo", name(i), "encrypt,decrypt", appliance.CustodyCached)
+	}
+	use := func(rounds int) {
+		for range rounds {
+			for i := range keys {
+				k.OK(appliancetest.Encrypt(name(i), "x"))
+			}
+		}
+	}
+	use(rounds)
+	in := b.Appliance.KeysInMemory()
+	if in.Now != 16 || in.Most != 16 || in.Evicted < keys*rounds/2 {
+		t.Errorf("%d keys in turns, %d times, with room for 16: %+v", keys, rounds, in)
+	}
+	if n := len(s.reserved()); n > 2*keys { // the first block, and the second one ahead
+		t.Errorf("%d keys were used %d times each, of 64 encryptions of a block, and %d blocks were reserved", keys, rounds, n)
+	}
+	// A change in between: the key starts with a block of its own.
+	before := len(s.reserved())
+	for _, enabled := range []bool{false, true} {
+		if _, err := b.Appliance.SetKeyEnabled(t.Context(), "demo", name(0), enabled); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.OK(appliancetest.Encrypt(name(0), "x"))
+	if n := len(s.reserved()); n != before+1 {
+		t.Errorf("%d blocks were reserved for a key that was changed, not 1", n-before)
+	}
+	use(100)
+	for i := range keys {
+		key, err := b.Appliance.ShowKey(t.Context(), "demo", name(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := key.Versions[0].Encryptions; n < rounds+100 || n > 64+512+64+4096 {
+			t.Errorf("%s: %d encryptions are in the count of a key that did %d", name(i), n, rounds+100)
+		}
 	}
 }

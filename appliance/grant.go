@@ -354,6 +354,9 @@ type compiledGrant struct {
 // open allows nothing; and if it may have forbidden something, nothing is allowed
 // where it stood.
 func (s *Service) indexGrants(ring Keyring, keyStore, keyID string, grants []*Grant, before liveGrants) liveGrants {
+	if len(grants) == 0 {
+		return liveGrants{}
+	}
 	live := liveGrants{compiled: make(map[string]compiledGrant, len(grants))}
 	policies := make([]*authz.Policy, 0, len(grants))
 	for _, g := range grants {

@@ -173,10 +173,12 @@ type StoredKey struct {
 }
 
 // version gives the version of that number, or nil.
-func (k *StoredKey) version(n uint32) *KeyVersion {
-	for i := len(k.Versions) - 1; i >= 0; i-- {
-		if k.Versions[i].Version == n {
-			return k.Versions[i]
+func (k *StoredKey) version(n uint32) *KeyVersion { return versionOf(k.Versions, n) }
+
+func versionOf(versions []*KeyVersion, n uint32) *KeyVersion {
+	for _, v := range slices.Backward(versions) {
+		if v.Version == n {
+			return v
 		}
 	}
 	return nil

@@ -24,18 +24,43 @@ type cacheShard struct {
 	// must not be added after it.
 	generation uint64
 	lru        *simplelru.LRU[keyName, *liveKey]
+	size       int
+	evicted    uint64
+	parked     parkedReserves
 }
 
+// newKeyCache makes one for so many keys.
 func newKeyCache(size int) *keyCache {
 	c := &keyCache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
-		lru, err := simplelru.NewLRU(max(1, size/cacheShards), func(_ keyName, k *liveKey) { k.wipe() })
+		s := &c.shards[i]
+		s.size = max(1, size/cacheShards)
+		lru, err := simplelru.NewLRU(s.size, func(_ keyName, k *liveKey) { k.wipe() })
 		if err != nil {
 			panic(err) // the size is positive
 		}
-		c.shards[i].lru = lru
+		s.lru, s.parked = lru, newParkedReserves(max(parkedAtLeast/cacheShards, s.size))
 	}
 	return c
+}
+
+// KeysInMemory are the keys that are kept ready for use.
+type KeysInMemory struct {
+	Now, Most int
+	// Evicted counts since the start those that had to leave for others to come. Each is read and
+	// unlocked again when it is used next.
+	Evicted uint64
+}
+
+// count counts the keys.
+func (c *keyCache) count() (n KeysInMemory) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		n.Now, n.Most, n.Evicted = n.Now+s.lru.Len(), n.Most+s.size, n.Evicted+s.evicted
+		s.mu.Unlock()
+	}
+	return n
 }
 
 func (c *keyCache) shard(n keyName) *cacheShard {
@@ -63,6 +88,12 @@ func (c *keyCache) add(n keyName, generation uint64, k *liveKey) (*liveKey, bool
 	if old, ok := s.lru.Get(n); ok {
 		return old, true
 	}
+	if s.lru.Len() == s.size {
+		of, oldest, _ := s.lru.GetOldest()
+		s.parked.park(of, oldest)
+		s.evicted++
+	}
+	s.parked.unpark(n, k)
 	s.lru.Add(n, k)
 	return k, true
 }
@@ -72,6 +103,7 @@ func (c *keyCache) drop(n keyName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.generation++
+	s.parked.take(n)
 	s.lru.Remove(n)
 }
 
@@ -85,6 +117,7 @@ func (c *keyCache) dropStore(keyStore string) {
 				s.lru.Remove(n)
 			}
 		}
+		s.parked.clear()
 		s.mu.Unlock()
 	}
 }
@@ -95,6 +128,7 @@ func (c *keyCache) purge() {
 		s.mu.Lock()
 		s.generation++
 		s.lru.Purge()
+		s.parked.clear()
 		s.mu.Unlock()
 	}
 }

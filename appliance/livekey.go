@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"holdfast/appliance/fault"
@@ -9,16 +10,19 @@ import (
 
 // liveKey is an external key that has been read, checked against its seal and,
 // version by version as they are used, unlocked.
+//
+// There may be a million, so it has what requests need and no more, in few pieces: the garbage
+// collector looks at each.
 type liveKey struct {
-	StoredKey
-	ring    Keyring
-	grants  liveGrants
-	blocked func() bool // whether it may not be kept unlocked
-
-	reserve *reserve // of encryptions
+	ExternalKey // without its seal
+	versions    []*KeyVersion
+	service     *Service
+	ring        Keyring
+	grants      liveGrants
+	reserve     reserve // of encryptions
 
 	mu       sync.RWMutex
-	unlocked map[uint32]UnlockedKey
+	unlocked []UnlockedKey // nil, or for each of versions; nil for one that is not unlocked
 	wiped    bool
 }
 
@@ -38,14 +42,14 @@ func (s *Service) loadKey(ctx context.Context, ring Keyring, keyStore, id string
 			s.log.Error("an external key is refused", "key_store_id", keyStore, "key_id", id, "error", err)
 			return nil, err
 		}
-		k = &liveKey{StoredKey: *stored, ring: ring, unlocked: map[uint32]UnlockedKey{},
-			blocked: func() bool { return s.blocked(keyStore) }}
+		k = &liveKey{ExternalKey: stored.ExternalKey, versions: stored.Versions, service: s, ring: ring}
+		k.Seal = nil
 		if k.tell(); k.Reversible {
 			s.log.Warn(reversibleWarning, "key_store_id", keyStore, "key_id", id, "aad_framing", k.Framing)
 		}
 		k.grants = s.indexGrants(ring, keyStore, id, stored.Grants, liveGrants{})
-		k.reserve = newReserve(k.version(k.CurrentVersion).Encryptions)
-		if k, ok := s.keys.add(name, generation, k); ok {
+		k.reserve.total = k.version(k.CurrentVersion).Encryptions
+		if k, ok := s.keys.add(keyName{keyStore, k.ID}, generation, k); ok { // not with the caller's id, which may be a part of a request
 			return k, nil
 		}
 		// The key changed while it was read: read it again.
@@ -59,6 +63,9 @@ func (s *Service) blocked(keyStore string) bool {
 	v := s.live.Load()
 	return v == nil || !v.blockOf(keyStore).IsZero()
 }
+
+// version gives the version of that number, or nil.
+func (k *liveKey) version(n uint32) *KeyVersion { return versionOf(k.versions, n) }
 
 // encrypt encrypts under the current version. The encryption is counted already.
 func (k *liveKey) encrypt(ctx context.Context, plaintext, aad []byte) (*Ciphertext, error) {
@@ -123,23 +130,35 @@ func (k *liveKey) with(v *KeyVersion, f func(UnlockedKey) error) error {
 // unlock gives the version ready for use, for as long as the key is in the
 // cache; nil when it is not.
 func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
+	at := slices.Index(k.versions, v)
 	k.mu.RLock()
-	u, wiped := k.unlocked[v.Version], k.wiped
+	u, wiped := k.unlockedAt(at), k.wiped
 	k.mu.RUnlock()
 	if u != nil || wiped {
 		return u, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if u := k.unlocked[v.Version]; u != nil || k.wiped || k.blocked() {
+	if u := k.unlockedAt(at); u != nil || k.wiped || k.service.blocked(k.KeyStore) {
 		return u, nil
 	}
 	u, err := k.ring.Unlock(v)
 	if err != nil {
 		return nil, err
 	}
-	k.unlocked[v.Version] = u
+	if k.unlocked == nil {
+		k.unlocked = make([]UnlockedKey, len(k.versions))
+	}
+	k.unlocked[at] = u
 	return u, nil
+}
+
+// unlockedAt gives one of the unlocked versions; the caller holds k.mu.
+func (k *liveKey) unlockedAt(at int) UnlockedKey {
+	if k.unlocked == nil {
+		return nil
+	}
+	return k.unlocked[at]
 }
 
 // left says whether the key has left the cache: it has changed, or was used too long
@@ -156,7 +175,9 @@ func (k *liveKey) wipe() {
 	defer k.mu.Unlock()
 	k.wiped = true
 	for _, u := range k.unlocked {
-		u.Wipe()
+		if u != nil {
+			u.Wipe()
+		}
 	}
 	k.unlocked = nil
 }

@@ -259,3 +259,6 @@ func (s *Service) LendQuota(keyStore string, want int) int {
 	}
 	return s.quotas.Lend(keyStore, want, s.now())
 }
+
+// KeysInMemory says how many keys are kept ready for use.
+func (s *Service) KeysInMemory() KeysInMemory { return s.keys.count() }

@@ -25,8 +25,12 @@ type byPrincipal struct {
 	any []*Policy
 }
 
-// NewSet makes an index of the policies.
+// NewSet makes an index of the policies. Without any it is the nil Set: an appliance may have
+// a million keys in memory, and hardly one has a grant of its own.
 func NewSet(policies ...*Policy) *Set {
+	if len(policies) == 0 {
+		return nil
+	}
 	s := &Set{}
 	for _, p := range policies {
 		s.see |= p.attribute

@@ -447,11 +447,11 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		clear(secret)
 		return nil, tampered(v.Binding())
 	}
-	g, err := k.hand(v.KeyStore, secret, nil)
-	if err != nil {
+	c := &cachedKey{ring: k}
+	if err := k.handAs(&c.key, v.KeyStore, secret); err != nil {
 		return nil, err
 	}
-	return &cachedKey{ring: k, key: g}, nil
+	return c, nil
 }
 
 // UnlockCredential implements [appliance.Keyring].
@@ -471,19 +471,26 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 // it, and also what was made of it. It refuses if the keyring was locked since the
 // secret was opened.
 func (k *Keyring) hand(keyStore string, secret []byte, also func()) (*guarded, error) {
-	g, err := k.mem.put(secret)
-	if err != nil {
-		return nil, internal(err, "keep an unlocked key")
+	g := &guarded{also: also}
+	if err := k.handAs(g, keyStore, secret); err != nil {
+		return nil, err
 	}
-	g.also = also
+	return g, nil
+}
+
+// handAs does that with a guarded that is a part of something, and new.
+func (k *Keyring) handAs(g *guarded, keyStore string, secret []byte) error {
+	if err := k.mem.fill(g, secret); err != nil {
+		return internal(err, "keep an unlocked key")
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.stateKey == nil || (keyStore != "" && k.keys[keyStore] == nil) {
 		g.wipe()
-		return nil, errLocked()
+		return errLocked()
 	}
 	k.handed[g] = struct{}{}
-	return g, nil
+	return nil
 }
 
 func (k *Keyring) takeBack(g *guarded) {

@@ -18,7 +18,7 @@ const (
 // operation, and erased after it: kept ready it would lie in the heap.
 type cachedKey struct {
 	ring *Keyring
-	key  *guarded
+	key  guarded // a part of it: there may be a million
 }
 
 func (c *cachedKey) Encrypt(_ context.Context, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
@@ -52,7 +52,7 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 	return plaintext, nil
 }
 
-func (c *cachedKey) Wipe() { c.ring.takeBack(c.key) }
+func (c *cachedKey) Wipe() { c.ring.takeBack(&c.key) }
 
 // tokenKey is a key that never leaves the token.
 type tokenKey struct {

@@ -25,11 +25,15 @@ const slabSlots = 2048
 // keys are unlocked at once.
 type memory struct {
 	mu   sync.Mutex
-	free [][]byte
+	free []*slot
 }
 
+// slot is memory for one secret, or a part of one. The garbage collector does not look at a
+// pointer to it: it points out of the heap.
+type slot = [slotBytes]byte
+
 // alloc gives a zeroed slot.
-func (m *memory) alloc() ([]byte, error) {
+func (m *memory) alloc() (*slot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.free) == 0 {
@@ -51,19 +55,19 @@ func (m *memory) alloc() ([]byte, error) {
 			return nil, fmt.Errorf("keep keys out of child processes: %w", err)
 		}
 		for i := 0; i < slabSlots; i++ {
-			m.free = append(m.free, slab[i*slotBytes:(i+1)*slotBytes:(i+1)*slotBytes])
+			m.free = append(m.free, (*slot)(slab[i*slotBytes:]))
 		}
 	}
-	slot := m.free[len(m.free)-1]
+	s := m.free[len(m.free)-1]
 	m.free = m.free[:len(m.free)-1]
-	return slot, nil
+	return s, nil
 }
 
 // release zeroizes a slot and takes it back.
-func (m *memory) release(slot []byte) {
-	clear(slot)
+func (m *memory) release(s *slot) {
+	clear(s[:])
 	m.mu.Lock()
-	m.free = append(m.free, slot)
+	m.free = append(m.free, s)
 	m.mu.Unlock()
 }
 
@@ -72,8 +76,9 @@ type guarded struct {
 	mem *memory
 
 	mu    sync.RWMutex
-	slots [][]byte
-	n     int // bytes of the secret in slots
+	slots []*slot
+	first [1]*slot // the memory of slots, if it has one alone, as keys have
+	n     int      // bytes of the secret in slots
 	wiped bool
 	// also, unless it is nil, erases what was made of the secret. It takes no lock
 	// under which the secret is used.
@@ -81,25 +86,34 @@ type guarded struct {
 }
 
 // put copies the secret into locked memory and zeroizes the original.
-func (m *memory) put(secret []byte) (g *guarded, err error) {
-	g = &guarded{mem: m, n: len(secret)}
+func (m *memory) put(secret []byte) (*guarded, error) {
+	g := &guarded{}
+	if err := m.fill(g, secret); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// fill does that with a guarded that is a part of something.
+func (m *memory) fill(g *guarded, secret []byte) error {
+	g.mem, g.n, g.slots = m, len(secret), g.first[:0]
 	for range (len(secret) + slotBytes - 1) / slotBytes {
-		slot, err := m.alloc()
+		s, err := m.alloc()
 		if err != nil {
 			clear(secret)
 			g.wipe()
-			return nil, err
+			return err
 		}
-		g.slots = append(g.slots, slot)
+		g.slots = append(g.slots, s)
 	}
 	scrub.Do(func() {
 		rest := secret
-		for _, slot := range g.slots {
-			rest = rest[copy(slot, rest):]
+		for _, s := range g.slots {
+			rest = rest[copy(s[:], rest):]
 		}
 		clear(secret)
 	})
-	return g, nil
+	return nil
 }
 
 // use calls f with the secret, inside of scrub.Do, and says whether it did: false once
@@ -117,7 +131,7 @@ func (g *guarded) use(f func(secret []byte)) bool {
 		}
 		joined := make([]byte, 0, len(g.slots)*slotBytes)
 		for _, s := range g.slots {
-			joined = append(joined, s...)
+			joined = append(joined, s[:]...)
 		}
 		defer clear(joined)
 		f(joined[:g.n])
@@ -136,7 +150,7 @@ func (g *guarded) wipe() {
 	for _, s := range g.slots {
 		g.mem.release(s)
 	}
-	g.slots = nil
+	g.slots, g.first = nil, [1]*slot{}
 	if g.also != nil {
 		g.also()
 	}

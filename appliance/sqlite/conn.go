@@ -22,6 +22,8 @@ type conn struct {
 	c        *sql.Conn
 	prepared map[string]*sql.Stmt
 	raws     map[string]driver.Stmt // those of raw
+	// selections are the queries of selections, by table and condition.
+	selections map[[2]string]string
 
 	// Of the read at hand: the state as it was when it began; nil while it is closed. And
 	// what it has found that is not as in memory.
@@ -34,7 +36,7 @@ func newConn(ctx context.Context, db *sql.DB) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{c: c, prepared: map[string]*sql.Stmt{}, raws: map[string]driver.Stmt{}}, nil
+	return &conn{c: c, prepared: map[string]*sql.Stmt{}, raws: map[string]driver.Stmt{}, selections: map[[2]string]string{}}, nil
 }
 
 // stmt prepares the query when it is first used.

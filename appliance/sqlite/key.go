@@ -33,31 +33,34 @@ func (s *DB) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey
 	var k *appliance.StoredKey
 	err := s.read(ctx, func(c *conn) error {
 		k = &appliance.StoredKey{}
-		matches, err := s.keyMatches(ctx, c, keyStore, id)
+		found, granted := false, false
+		matches, err := s.keyMatches(ctx, c, keyStore, id, func(sp *spec, row []any) (err error) {
+			switch sp.name {
+			case "external_keys":
+				found, err = true, sp.assign(scanKey(&k.ExternalKey), keyColumns, row)
+				k.KeyStore = keyStore // the caller's, which many keys share
+			case "key_versions":
+				v := &appliance.KeyVersion{KeyStore: keyStore, KeyID: k.ID}
+				k.Versions = append(k.Versions, v)
+				err = sp.assign(scanVersion(v), versionColumns, row)
+			default:
+				granted = true
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
 		k.Unmatched = !matches
-		found, err := c.one(scanKey(&k.ExternalKey),
-			`SELECT `+keyColumns+` FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
-		if err != nil {
-			return err
-		}
 		if !found {
 			if !matches { // it was there
 				return fault.Errorf(fault.Tampered, "the key %q was removed from the database by something else than Holdfast", id)
 			}
 			return noKey(id)
 		}
-		if err := c.each(ctx, func(scan scanner) error {
-			v := &appliance.KeyVersion{KeyStore: keyStore, KeyID: id}
-			k.Versions = append(k.Versions, v)
-			return scan(scanVersion(v)...)
-		}, `SELECT `+versionColumns+` FROM key_versions
-			WHERE key_store = ? AND key_id = ? ORDER BY version`, keyStore, id); err != nil {
-			return err
+		if granted {
+			k.Grants, err = grants(ctx, c, `key_store = ? AND key_id = ?`, keyStore, id)
 		}
-		k.Grants, err = grants(ctx, c, `key_store = ? AND key_id = ?`, keyStore, id)
 		return err
 	})
 	if err != nil {

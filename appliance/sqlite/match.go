@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -26,11 +27,17 @@ func (s selection) query(columns []string) string {
 // have rows, or have none, whatever is found. In doubt, as when a change was committed
 // meanwhile, it gives false, and [DB.read] looks closer.
 func (c *conn) matches(ctx context.Context, at []place, selections ...selection) (bool, error) {
-	st := c.state
-	if st == nil {
+	if c.state == nil {
 		return true, nil
 	}
-	there, scopes, err := st.sumOf(ctx, c, at, selections)
+	return c.matching(ctx, at, selections, func(*spec, []any) error { return nil })
+}
+
+// matching does that while the state is open, and hands each row to read, so that what is read
+// is what was held against memory, and is read once.
+func (c *conn) matching(ctx context.Context, at []place, selections []selection, read func(*spec, []any) error) (bool, error) {
+	st := c.state
+	there, scopes, err := st.sumOf(ctx, c, at, selections, read)
 	if err != nil {
 		return false, err
 	}
@@ -55,20 +62,18 @@ type doubt struct {
 	selections []selection
 }
 
-func (s *state) sumOf(ctx context.Context, c *conn, at []place, selections []selection) (*delta, map[uint64]string, error) {
+func (s *state) sumOf(ctx context.Context, c *conn, at []place, selections []selection, read func(*spec, []any) error) (*delta, map[uint64]string, error) {
 	there, scopes := newDelta(), map[uint64]string{}
 	for _, p := range at {
 		there.groups[p.group], scopes[p.group] = 0, p.scope
 	}
 	for _, sel := range selections {
 		sp := s.specs[sel.table]
-		if sp == nil {
-			return nil, nil, fmt.Errorf("the table %s is in no set", sel.table)
-		}
-		if err := c.raw(ctx, func(row []any) {
+		if err := c.selected(ctx, sp, sel, func(row []any) error {
 			p := s.count(there, sp, row, false)
 			scopes[p.group] = p.scope
-		}, sel.query(sp.columns), sel.args...); err != nil {
+			return read(sp, row)
+		}); err != nil {
 			return nil, nil, err
 		}
 		if sel.where != "" {
@@ -81,6 +86,26 @@ func (s *state) sumOf(ctx context.Context, c *conn, at []place, selections []sel
 	return there, scopes, nil
 }
 
+// selected reads the rows of a selection.
+func (c *conn) selected(ctx context.Context, sp *spec, sel selection, f func(row []any) error) error {
+	if sp == nil {
+		return fmt.Errorf("the table %s is in no set", sel.table)
+	}
+	name := [2]string{sel.table, sel.where}
+	query := c.selections[name]
+	if query == "" {
+		query = sel.query(sp.columns)
+		c.selections[name] = query
+	}
+	var failed error
+	err := c.raw(ctx, func(row []any) {
+		if failed == nil {
+			failed = f(row)
+		}
+	}, query, sel.args...)
+	return cmp.Or(err, failed)
+}
+
 // resolve looks at doubts while nothing is changed, and notes which groups are not as in
 // memory. It does so apart from changes, so that a read does not fail with the log of changes.
 func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
@@ -90,7 +115,7 @@ func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
 			return nil
 		}
 		for _, d := range doubts {
-			there, scopes, err := st.sumOf(ctx, c, d.at, d.selections)
+			there, scopes, err := st.sumOf(ctx, c, d.at, d.selections, func(*spec, []any) error { return nil })
 			if err != nil {
 				return err
 			}
@@ -114,13 +139,24 @@ func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
 	})
 }
 
-// keyMatches says whether a key, its versions and the grants on it are those of memory.
-func (s *DB) keyMatches(ctx context.Context, c *conn, keyStore, id string) (bool, error) {
+// keyMatches reads a key, its versions in their order and the grants on it, and says whether
+// they are those of memory; true while the state is closed.
+func (s *DB) keyMatches(ctx context.Context, c *conn, keyStore, id string, read func(*spec, []any) error) (bool, error) {
 	args := []any{keyStore, id}
-	return c.matches(ctx, []place{placeOfKey(s.seed, keyStore, id)},
-		selection{"external_keys", "key_store = ? AND id = ?", args},
-		selection{"key_versions", "key_store = ? AND key_id = ?", args},
-		selection{"grants", "key_store = ? AND key_id = ?", args})
+	selections := []selection{
+		{"external_keys", "key_store = ? AND id = ?", args},
+		{"key_versions", "key_store = ? AND key_id = ? ORDER BY version", args},
+		{"grants", "key_store = ? AND key_id = ?", args}}
+	if c.state != nil {
+		return c.matching(ctx, []place{placeOfKey(s.seed, keyStore, id)}, selections, read)
+	}
+	for _, sel := range selections {
+		sp := s.writer.specs[sel.table]
+		if err := c.selected(ctx, sp, sel, func(row []any) error { return read(sp, row) }); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // storeMatches says that of a key store, its credentials and the grants on the whole of it.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -24,19 +25,43 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// built is the program that the tests measure.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// holdfastd builds the program once.
+func holdfastd(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "bench-test-"); built.err != nil {
+			return
+		}
+		if out, err := exec.Command("go", "build", "-o", built.dir, "holdfast/cmd/holdfastd").CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, "holdfastd")
 }
 
 // TestQuick measures with all real parts, and looks whether every figure is
 // there; what they say of speed is for nobody.
 func TestQuick(t *testing.T) {
-	dir := t.TempDir()
+	program, dir := holdfastd(t), t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	t.Setenv("SOFTHSM2_CONF", "") // it is set in the run, and put back after it
-	program := filepath.Join(dir, "holdfastd")
-	if out, err := exec.Command("go", "build", "-o", program, "holdfast/cmd/holdfastd").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	o, err := parse([]string{"--quick", "--holdfastd", program, "--out", filepath.Join(dir, "bench.json"),
 		"--connections", "1,4", "--rate", "50", "--beside", program, "--markdown", filepath.Join(dir, "bench.md")})
 	if err != nil {
@@ -104,8 +129,8 @@ func checkFigures(t *testing.T, r *Result) {
 	if n := len(r.Series); n != 15 && n != 13 {
 		t.Errorf("%d series", n)
 	}
-	if len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Memory) < 4 || len(r.Targets) != 8 {
-		t.Errorf("%d handlers, %d starts, %d spreads, %d of memory, targets %+v", len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Memory), r.Targets)
+	if len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Memory) < 4 || len(r.Randoms) != 1 || len(r.Targets) != 10 {
+		t.Errorf("%d handlers, %d starts, %d spreads, %d of memory, %d at random, targets %+v", len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Memory), len(r.Randoms), r.Targets)
 	}
 	if d := r.Disk; d == nil || d.FileSystem == "" || d.Fdatasync.Writes == 0 || d.Fdatasync.P50 <= 0 || d.Dsync.P50 <= 0 {
 		t.Errorf("disk: %+v", d)
@@ -142,6 +167,15 @@ func checkFigures(t *testing.T, r *Result) {
 		complete("spread", s.Load)
 		if s.Ratio <= 0 {
 			t.Errorf("spread %+v", s)
+		}
+	}
+	for _, m := range r.Randoms {
+		complete("first use of keys at random", m.Cold)
+		complete("first use of the others", m.First)
+		complete("keys at random", m.Warm)
+		complete("ten keys", m.Few)
+		if m.Touched != m.Keys || m.Ratio <= 0 || m.Start <= 0 || m.Peak < m.After || m.Cold.Requests+m.First.Requests != m.Keys {
+			t.Errorf("at random: %+v", m)
 		}
 	}
 	for _, target := range r.Targets {

@@ -21,6 +21,8 @@ type series struct {
 	keys      []string
 	// distinct is how many different requests there are.
 	distinct int
+	// once is whether no request is sent before the load, to warm the server's caches.
+	once bool
 	// ciphertexts are what its requests decrypt.
 	ciphertexts []sealed
 
@@ -58,8 +60,10 @@ func (s *series) load(ctx context.Context, connections, rate int, duration time.
 	if err != nil {
 		return Load{}, err
 	}
-	if err := g.once(requests, func(int, []byte) error { return nil }); err != nil {
-		return Load{}, err
+	if !s.once {
+		if err := g.once(requests, func(int, []byte) error { return nil }); err != nil {
+			return Load{}, err
+		}
 	}
 	return s.server.under(func() ([]time.Duration, error) {
 		if rate == 0 {
@@ -141,12 +145,12 @@ const openLonger = 4
 func openLoops(ctx context.Context, o options, all []*series, progress report) error {
 	var able []*series
 	for _, s := range all {
-		l, err := s.measure(ctx, o.usual(), 0, o.duration)
+		reached, err := s.reaches(ctx, o)
 		if err != nil {
 			return err
 		}
-		if l.PerSecond < float64(o.rate) {
-			s.openMissing = fmt.Sprintf("it serves %.0f requests/s at most", l.PerSecond)
+		if reached < float64(o.rate) {
+			s.openMissing = fmt.Sprintf("it serves %.0f requests/s at most", reached)
 		} else {
 			able = append(able, s)
 		}
@@ -162,6 +166,23 @@ func openLoops(ctx context.Context, o options, all []*series, progress report) e
 		}
 	}
 	return nil
+}
+
+// reaches is how many requests per second the server has answered at most, or enough
+// for the rate: one round is not enough to say that it cannot.
+func (s *series) reaches(ctx context.Context, o options) (most float64, err error) {
+	for _, l := range s.closed[o.usual()] {
+		most = max(most, l.PerSecond)
+	}
+	const tries = 5
+	for i := 0; i < tries && most < float64(o.rate); i++ {
+		l, err := s.measure(ctx, o.usual(), 0, o.duration)
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, l.PerSecond)
+	}
+	return most, nil
 }
 
 // comparedKeys is how many keys the requests of a series are spread over.
@@ -223,6 +244,22 @@ func (s *site) startServers(ctx context.Context, o options, progress report) (_ 
 				if o.only.has(string(op)) {
 					out.add(in.place, h, string(custody), op, keys, o)
 				}
+			}
+		}
+	}
+	for _, p := range o.peers {
+		if !o.only.has(placeAgainst) {
+			break
+		}
+		progress("try %s", p.name)
+		h, err := p.try(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out.all = append(out.all, h)
+		for _, op := range []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt} {
+			if o.only.has(string(op)) {
+				out.add(placeAgainst, h, "", op, p.Keys, o)
 			}
 		}
 	}
@@ -309,13 +346,15 @@ func (s *series) result(bare *series, o options) Series {
 }
 
 func memoryOf(all []*server) (out []Memory, err error) {
-	const mib = 1024 // in KiB
 	for _, h := range all {
-		now, most, err := h.memory()
+		if h.pid == 0 {
+			continue // it is not known which process it is
+		}
+		now, most, err := h.mebibytes()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Memory{Server: h.name, RSS: float64(now) / mib, Peak: float64(most) / mib})
+		out = append(out, Memory{Server: h.name, RSS: now, Peak: most})
 	}
 	return out, nil
 }

@@ -28,28 +28,43 @@ type filled struct {
 
 // grow makes an installation per number of keys, and measures how each starts
 // and serves.
-func (s *site) grow(ctx context.Context, o options, progress report) ([]Start, []Spread, error) {
+func (s *site) grow(ctx context.Context, o options, r *Result, progress report) error {
+	sizes := o.keys
+	if !o.only.has(partKeys) {
+		sizes = slices.Compact([]int{sizes[0], sizes[len(sizes)-1]}) // what is drawn from needs no others
+	}
 	var all []*filled
-	for _, n := range o.keys {
+	for i, n := range sizes {
 		in := &installation{site: s, program: o.program, place: fmt.Sprintf("with-%d-keys", n), root: s.dir,
 			name: fmt.Sprintf("Holdfast with %d keys", n), module: s.module}
 		f := &filled{installation: in, keys: n}
-		if err := f.make(ctx, progress); err != nil {
-			return nil, nil, err
+		sample := manyDistinct
+		if i == len(sizes)-1 && o.only.has(partRandom) {
+			sample = n
+		}
+		if err := f.make(ctx, sample, progress); err != nil {
+			return err
 		}
 		all = append(all, f)
 	}
 	unix.Sync() // else the kernel writes the databases back while others are measured
-	starts, err := measureStarts(ctx, o, all, progress)
-	if err != nil {
-		return nil, nil, err
+	var err error
+	if o.only.has(partKeys) {
+		if r.Starts, err = measureStarts(ctx, o, all, progress); err != nil {
+			return err
+		}
+		if r.Spreads, err = measureSpreads(ctx, o, all, progress); err != nil {
+			return err
+		}
 	}
-	spreads, err := measureSpreads(ctx, o, all, progress)
-	return starts, spreads, err
+	if o.only.has(partRandom) {
+		r.Randoms, err = randoms(ctx, o, all, progress)
+	}
+	return err
 }
 
-// make makes the key store with a running server and the keys without it.
-func (f *filled) make(ctx context.Context, progress report) error {
+// make makes the key store with a running server and the keys without it, and keeps the IDs of a sample.
+func (f *filled) make(ctx context.Context, sample int, progress report) error {
 	h, err := f.startReady(ctx)
 	if err != nil {
 		return err
@@ -60,7 +75,7 @@ func (f *filled) make(ctx context.Context, progress report) error {
 		return h.explain(err)
 	}
 	began := time.Now()
-	f.ids, err = f.fill(ctx, f.keys, manyDistinct, func(done int) {
+	f.ids, err = f.fill(ctx, f.keys, sample, func(done int) {
 		if done%100_000 == 0 || done == f.keys {
 			progress("load keys: %d of %d, %.0f keys/s", done, f.keys, float64(done)/time.Since(began).Seconds())
 		}

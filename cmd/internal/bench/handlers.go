@@ -53,7 +53,7 @@ func (s *site) handlers(ctx context.Context, o options) (out []Handler, err erro
 	}
 
 	api := xks.New(xks.Options{KeyStores: a, Log: log, Timeout: time.Minute})
-	encrypt, err := c.exercise(appliance.OpEncrypt, newEncryptBody())
+	encrypt, err := c.exercise(appliance.OpEncrypt, c.encryptBody())
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *site) handlers(ctx context.Context, o options) (out []Handler, err erro
 	if err != nil {
 		return nil, err
 	}
-	decrypt, err := c.exercise(appliance.OpDecrypt, newDecryptBody(body))
+	decrypt, err := c.exercise(appliance.OpDecrypt, c.decryptBody(body))
 	if err != nil {
 		return nil, err
 	}

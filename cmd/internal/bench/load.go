@@ -118,7 +118,9 @@ func (g *generator) closedLoop(requests [][]byte, duration time.Duration) ([]tim
 	}
 	end := time.Now().Add(duration)
 	err := g.each(duration, func(c *connection, i int) error {
-		for sent, next := time.Now(), i; sent.Before(end); next++ {
+		// Each begins elsewhere, so that requests are not sent by several at once.
+		next := i * len(requests) / len(g.connections)
+		for sent := time.Now(); sent.Before(end); next++ {
 			if _, err := c.exchange(requests[next%len(requests)]); err != nil {
 				return err
 			}
@@ -132,36 +134,43 @@ func (g *generator) closedLoop(requests [][]byte, duration time.Duration) ([]tim
 }
 
 // openLoop sends requests when they are due, whether or not earlier ones have
-// been answered, as long as a connection is free. How long one took counts from
+// been answered, as long as a connection is free; one after the other of those given. How long one took counts from
 // when it was due: a server that stalls does not hide it by holding up the
 // load.
 func (g *generator) openLoop(requests [][]byte, rate int, duration time.Duration) ([]time.Duration, error) {
-	total := max(1, int(float64(rate)*duration.Seconds()))
-	due := make(chan time.Time, total)
+	total := inOpenLoop(rate, duration)
+	type job struct {
+		due     time.Time
+		request int
+	}
+	jobs := make(chan job, total)
 	g.workers.Go(func() {
-		defer close(due)
+		defer close(jobs)
 		begin := time.Now()
 		for i := range total {
 			t := begin.Add(time.Duration(i) * time.Second / time.Duration(rate))
 			if !sleepUntil(g.ctx, t) {
 				return
 			}
-			due <- t
+			jobs <- job{t, i % len(requests)}
 		}
 	})
 	times := make([][]time.Duration, len(g.connections))
 	err := g.each(duration, func(c *connection, i int) error {
-		next := i
-		for t := range due {
-			if _, err := c.exchange(requests[next%len(requests)]); err != nil {
+		for j := range jobs {
+			if _, err := c.exchange(requests[j.request]); err != nil {
 				return err
 			}
-			times[i] = append(times[i], time.Since(t))
-			next += len(g.connections)
+			times[i] = append(times[i], time.Since(j.due))
 		}
 		return nil
 	})
 	return slices.Concat(times...), err
+}
+
+// inOpenLoop is how many requests an open loop sends.
+func inOpenLoop(rate int, duration time.Duration) int {
+	return max(1, int(float64(rate)*duration.Seconds()))
 }
 
 // sleepUntil sleeps in the kernel: Go's timers fire up to a millisecond late,

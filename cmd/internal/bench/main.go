@@ -62,6 +62,8 @@ type options struct {
 	// keys are the sizes of key stores, ascending.
 	keys []int
 	only only
+	// peers are proxies that run already.
+	peers []*peer
 	// distinct is how many different requests a series has.
 	distinct int
 	// handled is how many requests the handlers alone are given.
@@ -89,6 +91,8 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.program, "holdfastd", filepath.Join("bin", "holdfastd"), "the program to measure")
 	f.StringVar(&o.beside, "beside", "", "another holdfastd, such as one of before a change, to measure in turns with it")
+	against := f.String("against", "", "XKS proxies that run already, `NAME=URL,…`, to measure in turns; the URL's path is the key store's URI path prefix")
+	credentials := f.String("credentials", "", "`FILE` in TOML, readable by its owner alone, with a table [NAME] for each proxy of --against: access_key_id, secret_access_key, keys; docs/performance.md has all of it")
 	f.StringVar(&o.out, "out", "bench.json", "file for all figures")
 	f.StringVar(&o.markdown, "markdown", "", "file for the tables in Markdown")
 	f.StringVar(&o.state, "state", os.TempDir(), "folder on the disk to measure; all that is made is in a folder in it, which is removed")
@@ -124,7 +128,10 @@ func parse(args []string) (options, error) {
 	if o.duration <= 0 || o.rounds <= 0 || o.rate <= 0 {
 		return o, errors.New("--duration, --rounds and --rate must be positive")
 	}
-	o.only, err = parseOnly(*chosen)
+	if o.only, err = parseOnly(*chosen); err != nil {
+		return o, err
+	}
+	o.peers, err = parsePeers(*against, *credentials)
 	return o, err
 }
 
@@ -217,8 +224,8 @@ func measure(ctx context.Context, o options, progress report) (r *Result, err er
 	if err := s.compare(ctx, o, r, progress); err != nil {
 		return nil, err
 	}
-	if o.only.has(partKeys) {
-		if r.Starts, r.Spreads, err = s.grow(ctx, o, progress); err != nil {
+	if o.only.has(partKeys) || o.only.has(partRandom) {
+		if err := s.grow(ctx, o, r, progress); err != nil {
 			return nil, err
 		}
 	}

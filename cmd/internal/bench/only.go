@@ -13,18 +13,20 @@ const (
 	partClosed   = "closed"   // closed loops
 	partOpen     = "open"     // the open loop
 	partKeys     = "keys"     // starts and throughput with few and many keys
+	partRandom   = "random"   // keys drawn at random from among all
 
 	placeDurable = "durable" // Holdfast with its state on the disk
 	placeTmpfs   = "tmpfs"   // Holdfast with its state in memory
 	placeFar     = "far"     // Holdfast with its token some time away
 	placeBeside  = "beside"  // the program of --beside
+	placeAgainst = "against" // the proxies of --against
 )
 
 // dimensions are the words by what they choose from. Words of one dimension add up;
 // a dimension without a word is measured whole.
 var dimensions = [][]string{
-	{partHandlers, partDisk, partClosed, partOpen, partKeys},
-	{placeDurable, placeTmpfs, placeFar, placeBeside},
+	{partHandlers, partDisk, partClosed, partOpen, partKeys, partRandom},
+	{placeDurable, placeTmpfs, placeFar, placeBeside, placeAgainst},
 	{"cached", "hsm"},
 	{"encrypt", "decrypt"},
 }

@@ -17,11 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a server that runs as a child: load and server never share a
-// process, so that what is measured of one is not the other's.
+// process is a server that runs as a child, or one that ran before: load and
+// server never share a process, so that what is measured of one is not the
+// other's.
 type process struct {
 	name string
-	cmd  *exec.Cmd
+	// pid is 0 if it is not known, such as on another machine.
+	pid int
+	// cmd is nil if it is no child. It has no log then.
+	cmd *exec.Cmd
 	// began is when it was started.
 	began time.Time
 	log   string
@@ -45,6 +49,7 @@ func start(name, log, program string, args ...string) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	p.pid = p.cmd.Process.Pid
 	go func() {
 		_ = p.cmd.Wait() // how it ended does not matter: who needs it sees that it is gone
 		close(p.gone)
@@ -57,6 +62,9 @@ const stopWithin = 15 * time.Second
 
 // stop ends the process and waits until it is gone.
 func (p *process) stop() {
+	if p.cmd == nil {
+		return
+	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
 	select {
 	case <-p.gone:
@@ -94,16 +102,24 @@ func lastLine(file string) string {
 
 // forgetLog empties the log: a line per request would fill the disk, and the
 // kernel would write it back in the middle of the next measurement.
-func (p *process) forgetLog() error { return os.Truncate(p.log, 0) }
+func (p *process) forgetLog() error {
+	if p.cmd == nil {
+		return nil
+	}
+	return os.Truncate(p.log, 0)
+}
 
 // clockTick is the unit of CPU times in /proc, the same on all of Go's Linux
 // platforms (proc(5), USER_HZ).
 const clockTick = 10 * time.Millisecond
 
 // cpu is the CPU time that the process has used so far, with the processes that it has started, such as a PKCS#11
-// module's.
+// module's. It is 0 if the process is not known.
 func (p *process) cpu() (time.Duration, error) {
-	used, err := cpuOf(p.cmd.Process.Pid)
+	if p.pid == 0 {
+		return 0, nil
+	}
+	used, err := cpuOf(p.pid)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", p.name, err)
 	}
@@ -185,7 +201,7 @@ func (p *process) memory() (now, most int, err error) {
 }
 
 func (p *process) proc(file string) (string, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), file))
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), file))
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", p.name, err)
 	}

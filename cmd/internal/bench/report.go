@@ -92,6 +92,7 @@ func (r *Result) sheet() *sheet {
 	r.closedTable(out)
 	r.openTable(out)
 	r.otherTables(out)
+	r.randomTables(out)
 	targets := out.grid("Targets", "what\twant\tgot\t")
 	for _, t := range r.Targets {
 		targets.row("%s\t%s\t%s\t%s", t.Name, t.Want, t.Got, t.Verdict)
@@ -116,8 +117,8 @@ func (r *Result) closedTable(out *sheet) {
 		g := out.grid(title, "server\trequests\tper second\tof bare\trounds\tp50 ms\tp99 ms\tp99.9 ms\tCPU µs\tgenerator's CPU µs")
 		for _, s := range r.Series {
 			if c, ok := s.at(n); ok {
-				g.row("%s\t%.0f\t%.0f %%\t%s\t%.3f\t%.2f\t%.2f\t%.1f\t%.1f", s.what(), c.PerSecond, 100*c.OfBare, spreadOf(c.Rounds),
-					c.P50, c.P99, c.P999, c.CPU, c.Generator)
+				g.row("%s\t%.0f\t%.0f %%\t%s\t%.3f\t%.2f\t%.2f\t%s\t%.1f", s.what(), c.PerSecond, 100*c.OfBare, spreadOf(c.Rounds),
+					c.P50, c.P99, c.P999, figure("%.1f", c.CPU), c.Generator)
 			}
 		}
 	}
@@ -130,7 +131,8 @@ func (r *Result) openTable(out *sheet) {
 	for _, s := range r.Series {
 		switch bare := r.Series[0].Open; {
 		case s.Open != nil && bare != nil:
-			g.row("%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.2f x\t%.2f", s.what(), s.Open.P50, s.Open.P99, s.Open.P999, s.Open.CPU, s.Open.CPU/bare.CPU, s.Open.CPU*float64(rate)/1e6)
+			g.row("%s\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s", s.what(), s.Open.P50, s.Open.P99, s.Open.P999,
+				figure("%.1f", s.Open.CPU), figure("%.2f x", s.Open.CPU/bare.CPU), figure("%.2f", s.Open.CPU*float64(rate)/1e6))
 		case s.OpenMissing != "":
 			g.row("%s\tn/a: %s\t\t\t\t\t", s.what(), s.OpenMissing)
 		}
@@ -159,6 +161,29 @@ func (r *Result) otherTables(out *sheet) {
 	for _, s := range r.Spreads {
 		spreads.row("%d\t%d\t%.0f\t%.0f %% of %d keys\t%.2f\t%.2f\t%.1f", s.Keys, s.Distinct, s.Load.PerSecond, 100*s.Ratio, s.Compared, s.Load.P50, s.Load.P99, s.Load.CPU)
 	}
+}
+
+func (r *Result) randomTables(out *sheet) {
+	cold := out.grid(fmt.Sprintf("The first use of keys since the start, drawn at random, Encrypt, cached, %d requests/s", r.Settings.Rate), "keys\tat most in memory\tp50 ms\tp99 ms\tp99.9 ms\tCPU µs\tthe others, as fast as it answers: per second\tp99 ms\tCPU µs")
+	warm := out.grid("Keys drawn at random from among all, after those that fit into memory were used, Encrypt, cached", "keys\tat most in memory\tused before\tper second\tof ten keys\tp50 ms\tp99 ms\tCPU µs\tten keys: CPU µs")
+	memory := out.grid("Memory with keys at random", "keys\tat most in memory\tafter the start MiB\tafter their first use MiB\tpeak MiB")
+	for _, m := range r.Randoms {
+		first := "-\t-\t-"
+		if m.First.Requests > 0 {
+			first = fmt.Sprintf("%.0f\t%.2f\t%.1f", m.First.PerSecond, m.First.P99, m.First.CPU)
+		}
+		cold.row("%d\t%d\t%.2f\t%.2f\t%.2f\t%.1f\t%s", m.Keys, m.Unlocked, m.Cold.P50, m.Cold.P99, m.Cold.P999, m.Cold.CPU, first)
+		warm.row("%d\t%d\t%d\t%.0f\t%.0f %%\t%.2f\t%.2f\t%.1f\t%.1f", m.Keys, m.Unlocked, m.Touched, m.Warm.PerSecond, 100*m.Ratio, m.Warm.P50, m.Warm.P99, m.Warm.CPU, m.Few.CPU)
+		memory.row("%d\t%d\t%.0f\t%.0f\t%.0f", m.Keys, m.Unlocked, m.Start, m.After, m.Peak)
+	}
+}
+
+// figure writes a figure, or a dash if it was not measured.
+func figure(format string, value float64) string {
+	if value == 0 {
+		return "-"
+	}
+	return fmt.Sprintf(format, value)
 }
 
 // spreadOf says how far the rounds of one measurement are apart: the closer, the

@@ -18,8 +18,12 @@ import (
 	"holdfast/appliance"
 )
 
-// principal is who the requests are for.
-const principal = "arn:aws:iam::123456789012:user/Alice"
+// What requests tell of who uses KMS, unless something else is wanted.
+const (
+	principal = "arn:aws:iam::123456789012:user/Alice"
+	kmsKeyARN = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	region    = "us-east-1"
+)
 
 // The bodies of requests and answers, as the specification has them.
 type (
@@ -64,35 +68,42 @@ const algorithm = "AES_GCM"
 
 var aad = []byte("project=nile,department=marketing")
 
-func newMetadata(operation string) metadata {
-	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails (crypto/rand)
-	return metadata{
-		AWSPrincipalARN: principal,
-		KMSKeyARN:       "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-		KMSOperation:    operation,
-		KMSRequestID:    fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:]),
-	}
-}
-
-// newEncryptBody encrypts a data key, which is what KMS mostly sends.
-func newEncryptBody() encryptBody {
-	dataKey := make([]byte, 32)
-	_, _ = rand.Read(dataKey) // never fails (crypto/rand)
-	return encryptBody{newMetadata("Encrypt"), dataKey, algorithm, aad}
-}
-
-func newDecryptBody(s sealed) decryptBody {
-	return decryptBody{newMetadata("Decrypt"), s, algorithm, aad}
-}
-
 // caller signs requests to one key store as AWS KMS does, with the signer of
 // the AWS SDK. A signature is good for five minutes, and XKS allows replays: a
 // measurement signs its requests just before it begins.
 type caller struct {
-	addr, prefix string
-	credential   aws.Credentials
-	signer       *v4.Signer
+	// addr is where it listens, host what it is called in its URL.
+	addr, host, prefix string
+	// principal and kmsKeyARN are told in requests, region stands in signatures.
+	principal, kmsKeyARN, region string
+	credential                   aws.Credentials
+	signer                       *v4.Signer
+}
+
+func newCaller(addr string) caller {
+	return caller{addr: addr, host: addr, prefix: keyStorePrefix, principal: principal, kmsKeyARN: kmsKeyARN, region: region, signer: v4.NewSigner()}
+}
+
+func (c *caller) metadata(operation appliance.Operation) metadata {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails (crypto/rand)
+	return metadata{
+		AWSPrincipalARN: c.principal,
+		KMSKeyARN:       c.kmsKeyARN,
+		KMSOperation:    string(operation),
+		KMSRequestID:    fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:]),
+	}
+}
+
+// encryptBody encrypts a data key, which is what KMS mostly sends.
+func (c *caller) encryptBody() encryptBody {
+	dataKey := make([]byte, 32)
+	_, _ = rand.Read(dataKey) // never fails (crypto/rand)
+	return encryptBody{c.metadata(appliance.OpEncrypt), dataKey, algorithm, aad}
+}
+
+func (c *caller) decryptBody(s sealed) decryptBody {
+	return decryptBody{c.metadata(appliance.OpDecrypt), s, algorithm, aad}
 }
 
 // request gives a signed request.
@@ -101,14 +112,14 @@ func (c *caller) request(keyID string, operation appliance.Operation, body any) 
 	if err != nil {
 		return nil, nil, err
 	}
-	url := "https://" + c.addr + c.prefix + appliance.XKSPath + "/keys/" + keyID + "/" + strings.ToLower(string(operation))
+	url := "https://" + c.host + c.prefix + appliance.XKSPath + "/keys/" + keyID + "/" + strings.ToLower(string(operation))
 	r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(encoded))
 	if err != nil {
 		return nil, nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	sum := sha256.Sum256(encoded)
-	err = c.signer.SignHTTP(context.Background(), c.credential, r, hex.EncodeToString(sum[:]), "kms-xks-proxy", "us-east-1", time.Now())
+	err = c.signer.SignHTTP(context.Background(), c.credential, r, hex.EncodeToString(sum[:]), "kms-xks-proxy", c.region, time.Now())
 	return r, encoded, err
 }
 
@@ -133,7 +144,7 @@ func (c *caller) encrypts(keys []string, n int) ([][]byte, error) {
 	requests := make([][]byte, n)
 	for i := range requests {
 		var err error
-		if requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpEncrypt, newEncryptBody()); err != nil {
+		if requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpEncrypt, c.encryptBody()); err != nil {
 			return nil, err
 		}
 	}
@@ -159,7 +170,7 @@ func (c *caller) decrypts(keys []string, ciphertexts []sealed) ([][]byte, error)
 	requests := make([][]byte, len(ciphertexts))
 	for i, s := range ciphertexts {
 		var err error
-		if requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpDecrypt, newDecryptBody(s)); err != nil {
+		if requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpDecrypt, c.decryptBody(s)); err != nil {
 			return nil, err
 		}
 	}

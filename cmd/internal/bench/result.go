@@ -21,6 +21,7 @@ type Result struct {
 	Handlers []Handler `json:"handlers,omitempty"`
 	Starts   []Start   `json:"starts,omitempty"`
 	Spreads  []Spread  `json:"spreads,omitempty"`
+	Randoms  []Random  `json:"randoms,omitempty"`
 	Targets  []Target  `json:"targets"`
 }
 

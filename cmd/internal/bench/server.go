@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
@@ -67,10 +66,6 @@ func (s *site) startBare(ctx context.Context) (*server, error) {
 	return b, nil
 }
 
-func newCaller(addr string) caller {
-	return caller{addr: addr, prefix: keyStorePrefix, signer: v4.NewSigner()}
-}
-
 // installation is a Holdfast with its state, running or not.
 type installation struct {
 	site    *site
@@ -79,6 +74,8 @@ type installation struct {
 	place, root, name string
 	// module is the PKCS#11 module.
 	module string
+	// unlocked is keys.max_unlocked; 0 for the default.
+	unlocked int
 	// credential is that of its key store.
 	credential aws.Credentials
 }
@@ -139,6 +136,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 		Release:     config.Release{SealedPIN: sealed},
 		XKS: config.XKS{Address: xks, Certificate: in.site.certificateFile(), Key: in.site.keyFile(),
 			RequestTimeout: config.Duration(10 * time.Second)},
+		Keys:  config.Keys{MaxUnlocked: in.unlocked},
 		Admin: config.Admin{Socket: in.socket(), Address: admin},
 	}
 	in.site.officer.Configure(&c)

@@ -38,6 +38,8 @@ const (
 	timesHSM       = 10
 	readyAtMost    = 5000 // ms
 	asFastAsFew    = 0.90
+	randomShare    = 0.70 // of the throughput of ten keys, once warm
+	coldAtMost     = 10.0 // ms
 )
 
 // judge holds figures against what is promised.
@@ -147,6 +149,11 @@ func (j *judge) farToken(s Series) {
 }
 
 func (j *judge) growth() {
+	for _, r := range j.Randoms {
+		name := fmt.Sprintf("Encrypt, %d keys at random, %d at most in memory", r.Keys, r.Unlocked)
+		j.add(r.Ratio >= randomShare, name, "≥ 70 % of the throughput with ten keys, once warm", fmt.Sprintf("%.0f %%", 100*r.Ratio))
+		j.add(r.Cold.P99 < coldAtMost, name, fmt.Sprintf("p99 of the first use of keys, %d/s, < 10 ms", j.Settings.Rate), fmt.Sprintf("%.2f ms", r.Cold.P99))
+	}
 	if len(j.Starts) == 0 {
 		return
 	}
