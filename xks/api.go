@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -101,7 +103,7 @@ func New(o Options) *API {
 	return a
 }
 
-// request is one XKS request on its way.
+// request is one XKS request on its way. What it takes is in one piece of memory.
 type request struct {
 	operation operation
 	endpoint  *appliance.Endpoint
@@ -110,6 +112,10 @@ type request struct {
 	outcome   appliance.Outcome
 	// integrity is the ciphertextDataIntegrityValue, if KMS asks for one.
 	integrity []byte
+
+	body    io.LimitedReader
+	waiting waiting
+	answer  answer
 }
 
 // ServeHTTP answers one request. Load balancers may ask for /healthz (the
@@ -126,7 +132,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := &request{outcome: appliance.Outcome{Protocol: protocol{}, Remote: r.RemoteAddr, Began: time.Now()}}
-	out := &answer{ResponseWriter: w}
+	out := &req.answer
+	out.ResponseWriter = w
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Error("a request made the appliance panic; please report this", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -150,15 +157,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out.begun = true
-	writeJSON(w, http.StatusOK, body)
+	out.write(http.StatusOK, body)
 	clear(body) // it may hold a plaintext
 }
 
 // answer remembers what was answered.
 type answer struct {
 	http.ResponseWriter
-	begun bool
-	told  *apiError // nil if the request was performed
+	begun  bool
+	told   *apiError // nil if the request was performed
+	length [1]string
 }
 
 func (o *answer) fail(err error) {
@@ -166,8 +174,21 @@ func (o *answer) fail(err error) {
 		return // an answer is under way already
 	}
 	o.begun, o.told = true, answerTo(err)
-	o.told.write(o.ResponseWriter)
+	o.write(o.told.statusCode(), o.told.body())
 }
+
+// write writes the answer. Its length is always said: net/http finds out that of short
+// ones alone, and sends the others in chunks.
+func (o *answer) write(status int, body []byte) {
+	h := o.Header()
+	h["Content-Type"] = jsonContentType
+	o.length[0] = strconv.Itoa(len(body))
+	h["Content-Length"] = o.length[:]
+	o.WriteHeader(status)
+	_, _ = o.Write(body) // the caller is gone if this fails
+}
+
+var jsonContentType = []string{"application/json"}
 
 // serve opens a session for the request and performs its operation.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byte, error) {
@@ -196,7 +217,8 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 	}
 	defer a.release(body)
 	req.session = session
-	ctx := &waiting{Context: r.Context(), moment: a.patience.until(time.Now())}
+	ctx := &req.waiting
+	ctx.Context, ctx.moment = r.Context(), a.patience.until(time.Now())
 	defer ctx.end()
 	answer, err := req.operation.serve(a, ctx, req, body.Bytes())
 	if err != nil {

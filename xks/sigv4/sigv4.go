@@ -76,6 +76,8 @@ type Claim struct {
 	amzDate string
 	// signedHeaders are their names, in lower case and sorted, with semicolons between.
 	signedHeaders string
+	// toSign is where StringToSign puts what it gives; it is enough for what KMS sends.
+	toSign [192]byte
 }
 
 // Parse reads the claim of a request from its headers, and checks all that can
@@ -200,7 +202,7 @@ func (c *Claim) signs(name string) bool {
 
 // StringToSign gives what the signature of the request with this body is made of,
 // under the signing key that is derived from the secret of the claim's credential
-// for the claim's scope.
+// for the claim's scope. It is valid until the next call.
 func (c *Claim) StringToSign(r *http.Request, body []byte) ([]byte, error) {
 	var buf [1024]byte // on the stack, and enough for what KMS sends
 	canonical, err := c.canonicalRequest(buf[:0], r, body)
@@ -208,8 +210,7 @@ func (c *Claim) StringToSign(r *http.Request, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	hashed := sha256.Sum256(canonical)
-	toSign := make([]byte, 0, 256)
-	toSign = append(toSign, algorithm+"\n"...)
+	toSign := append(c.toSign[:0], algorithm+"\n"...)
 	toSign = append(toSign, c.amzDate...)
 	toSign = append(toSign, '\n')
 	toSign = append(toSign, c.Date...)
