@@ -1,6 +1,10 @@
 package xks
 
-import "testing"
+import (
+	"testing"
+
+	"holdfast/appliance"
+)
 
 // bodies gives what the JSON of requests and answers costs.
 func bodies() map[string]func() error {
@@ -16,12 +20,12 @@ func bodies() map[string]func() error {
 		"read Encrypt": func() error { return decodeBody([]byte(encrypt), &encryptRequest{}) },
 		"read Decrypt": func() error { return decodeBody([]byte(decrypt), &decryptRequest{}) },
 		"write Encrypt": func() error {
-			_, err := encode(encryptResponse{make([]byte, 16), make([]byte, 32), nil, make([]byte, 5), make([]byte, 12)})
-			return err
+			encryptAnswer(&appliance.Ciphertext{Tag: make([]byte, 16), Ciphertext: make([]byte, 32), Metadata: make([]byte, 5), IV: make([]byte, 12)}, nil)
+			return nil
 		},
 		"write Decrypt": func() error {
-			_, err := encode(decryptResponse{make([]byte, 32)})
-			return err
+			decryptAnswer(make([]byte, 32))
+			return nil
 		},
 	}
 }
