@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"holdfast/appliance/authz"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/quota"
 )
@@ -142,7 +143,7 @@ func (g *ground) stamp() time.Time { return g.now().UTC().Truncate(time.Millisec
 func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
-	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, fleet: o.Fleet, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked, newest: newNewest(nil), arrival: make(chan struct{}, 1), used: lastUsed{news: make(chan struct{}, 1)}}
+	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, fleet: o.Fleet, keys: newKeyCache(o.MaxUnlockedKeys), decider: authz.NewDecider(), why: o.WhyLocked, newest: newNewest(nil), arrival: make(chan struct{}, 1), used: lastUsed{news: make(chan struct{}, 1)}}
 	if service.firstBlock = firstBlock; o.ChangeLog != nil {
 		service.firstBlock, service.newest = nodeBlock, newNewest(o.Store)
 	}

@@ -3,7 +3,6 @@ package xks
 import (
 	"errors"
 	"net/http"
-	"strconv"
 
 	"github.com/go-json-experiment/json"
 
@@ -165,10 +164,10 @@ type errorBody struct {
 // maxErrorMessage is one less than 512 (spec, Error codes).
 const maxErrorMessage = 511
 
-// write answers with the error.
-func (e *apiError) write(w http.ResponseWriter) {
+// body is the body of the answer.
+func (e *apiError) body() []byte {
 	body, _ := json.Marshal(errorBody{e.name, printable(e.message)}) // two strings always encode
-	writeJSON(w, e.statusCode(), body)
+	return body
 }
 
 // printable keeps to printable ASCII and the permitted length.
@@ -184,15 +183,3 @@ func printable(s string) string {
 	}
 	return string(b)
 }
-
-// writeJSON writes an answer. Its length is always said: net/http finds out that of short
-// ones alone, and sends the others in chunks.
-func writeJSON(w http.ResponseWriter, status int, body []byte) {
-	h := w.Header()
-	h["Content-Type"] = jsonContentType
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // the caller is gone if this fails
-}
-
-var jsonContentType = []string{"application/json"}

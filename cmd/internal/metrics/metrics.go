@@ -6,7 +6,9 @@ package metrics
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,6 +64,7 @@ type Metrics struct {
 	signIns  *prometheus.CounterVec
 	asked    *prometheus.CounterVec
 	notices  *prometheus.CounterVec
+	known    atomic.Pointer[map[ending]counters] // a change makes a new one
 }
 
 // The edges of the histograms, in seconds. KMS gives up after 0.25 s (spec,
@@ -160,10 +163,38 @@ func (m *Metrics) Observe(o *appliance.Outcome) {
 	case appliance.ResultRefused, appliance.ResultDenied:
 		result = "refused"
 	}
-	m.requests.WithLabelValues(operation, o.Request.KeyStore, result, words.Error).Inc()
-	m.duration.WithLabelValues(operation).Observe(o.Took.Seconds())
+	a := m.answered(ending{operation, o.Request.KeyStore, result, words.Error})
+	a.requests.Inc()
+	a.duration.Observe(o.Took.Seconds())
 	if o.Dated {
 		m.skew.Observe(o.Skew.Abs().Seconds())
+	}
+}
+
+// ending is how a request ended: the labels of its counter.
+type ending struct{ operation, keyStore, result, err string }
+
+// counters are what a request with some ending is counted in.
+type counters struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
+}
+
+// answered gives the counters of requests that ended so. Prometheus looks them up by a
+// hash of the labels, under a lock; each request asks, and there are few endings.
+func (m *Metrics) answered(e ending) counters {
+	for {
+		known := m.known.Load()
+		if known != nil {
+			if c, ok := (*known)[e]; ok {
+				return c
+			}
+		}
+		more := map[ending]counters{e: {m.requests.WithLabelValues(e.operation, e.keyStore, e.result, e.err), m.duration.WithLabelValues(e.operation)}}
+		if known != nil {
+			maps.Copy(more, *known)
+		}
+		m.known.CompareAndSwap(known, &more)
 	}
 }
 
