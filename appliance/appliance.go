@@ -99,6 +99,10 @@ type Options struct {
 	Traces []func(ctx context.Context) (string, error)
 }
 
+// KeyMemory is what a key with one version takes in memory at most while it is ready for use, in
+// bytes, without grants of its own. A test measures it.
+const KeyMemory = 1536
+
 // The defaults of [Options].
 const (
 	DefaultMaxUnlockedKeys = 65536
