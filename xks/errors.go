@@ -3,6 +3,7 @@ package xks
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -172,6 +173,9 @@ func (e *apiError) body() []byte {
 
 // printable keeps to printable ASCII and the permitted length.
 func printable(s string) string {
+	if len(s) <= maxErrorMessage && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return s
+	}
 	b := []byte(s)
 	if len(b) > maxErrorMessage {
 		b = b[:maxErrorMessage]

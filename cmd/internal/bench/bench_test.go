@@ -101,6 +101,16 @@ func TestQuick(t *testing.T) {
 	}
 }
 
+func TestToTouch(t *testing.T) {
+	for _, c := range []struct{ used, others, unlocked, want int }{
+		{100, 900, 0, 900}, {100, 900, 1000, 900}, {100, 900, 200, 300}, {100, 900, 50, 0}, {100, 900, 10, 0},
+	} {
+		if got := toTouch(c.used, c.others, c.unlocked); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
 // TestDifferent: what has the value of a default is not written, or a program of before a change would refuse what
 // is new in it.
 func TestDifferent(t *testing.T) {

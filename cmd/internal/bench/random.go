@@ -84,10 +84,7 @@ func measureRandom(ctx context.Context, o options, few, many *filled, progress r
 	}
 	r.Cold = median(r.ColdRounds)
 	used := len(many.ids) - len(untouched)
-	if many.unlocked > 0 {
-		// Twice what fits, because keys spread unevenly over what the server keeps them in.
-		untouched = untouched[:min(len(untouched), max(0, 2*many.unlocked-used))]
-	}
+	untouched = untouched[:toTouch(used, len(untouched), many.unlocked)]
 	r.Touched = used + len(untouched)
 	if r.First, err = large.touch(ctx, o, untouched, progress); err != nil {
 		return r, large.explain(err)
@@ -103,6 +100,16 @@ func measureRandom(ctx context.Context, o options, few, many *filled, progress r
 	}
 	_, r.Peak, err = large.mebibytes()
 	return r, err
+}
+
+// toTouch is how many keys are to be used once before those that fit into memory are warm,
+// when some were used already: all others, or twice what fits, because keys spread unevenly over
+// what the server keeps them in.
+func toTouch(used, others, unlocked int) int {
+	if unlocked == 0 {
+		return others
+	}
+	return min(others, max(0, 2*unlocked-used))
 }
 
 // touchedAtOnce is how many requests are signed at a time, and touchWithin how long the
