@@ -2,8 +2,8 @@
 # make test   everything that CI runs
 # make test-contract  clients of the API, generated in Go and Python, and schemathesis
 # make freeze-api     write the document of API v1, which later ones are compared with
-# make bench  measure, and write bench.json; make bench-console for the console's pages,
-#             make bench-fleet for fleets of one, two and three nodes
+# make bench  measure, and write bench.json (docs/performance.md); make bench-parts for the parts of a request,
+#             make bench-console for the console's pages, make bench-fleet for fleets of one, two and three nodes
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
 # make cross  the tool holdfast for each platform that it is for, in build/cross
 # make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes, and docs/operations-table.md of the table of operations
@@ -24,7 +24,7 @@ LDFLAGS := -X holdfast/cmd/internal/version.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build man completion cross test bench bench-console bench-fleet generate screenshots test-contract freeze-api install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
+.PHONY: run build man completion cross test bench bench-parts bench-console bench-fleet generate screenshots test-contract freeze-api install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
@@ -197,6 +197,11 @@ fuzz:
 
 bench: install-packages build
 	@go run ./cmd/internal/bench $(ARGS)
+
+# What the parts of a request cost, each alone.
+bench-parts:
+	go test -run xxx -bench 'Verify|Body|Handler|Keyring|Framing|Encode|Append' -benchmem ./xks ./xks/sigv4 ./appliance/keyring ./appliance/audit ./appliance/audit/auditlog
+	go test -run xxx -bench Decision -benchmem ./appliance/authz
 
 # How long the server takes for each page of the console with a million keys and ten
 # million records; some minutes, and some gigabytes of disk.

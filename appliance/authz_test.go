@@ -243,7 +243,8 @@ type countedKey struct {
 	wipe func()
 }
 
-func (k countedKey) Wipe() { k.wipe(); k.UnlockedKey.Wipe() }
+func (k countedKey) Wipe()  { k.wipe(); k.UnlockedKey.Wipe() }
+func (k countedKey) Evict() { k.wipe(); k.UnlockedKey.Evict() }
 
 func (r *unlockedKeys) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error) {
 	u, err := r.Keyring.Unlock(v)

@@ -180,7 +180,7 @@ func TestEvictedKeysGoOnWithWhatTheyReserved(t *testing.T) {
 	}
 	use(rounds)
 	in := b.Appliance.KeysInMemory()
-	if in.Now != 16 || in.Most != 16 || in.Evicted < keys*rounds/2 {
+	if in.Now > 16 || in.Most != 16 || in.Evicted < keys*rounds/2 {
 		t.Errorf("%d keys in turns, %d times, with room for 16: %+v", keys, rounds, in)
 	}
 	if n := len(s.reserved()); n > 2*keys { // the first block, and the second one ahead

@@ -3,7 +3,6 @@ package appliance
 import (
 	"bytes"
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -149,11 +148,18 @@ const KeySpec = "AES_256"
 // KeyBytes is the length of an external key's material in bytes.
 const KeyBytes = 32
 
-var externalKeyID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
-
 // ValidExternalKeyID says whether s can name an external key (spec, API
 // operations: 1 to 128 letters, digits, '-', '.' and '_').
-func ValidExternalKeyID(s string) bool { return externalKeyID.MatchString(s) }
+func ValidExternalKeyID(s string) bool {
+	for i := range len(s) { // each request asks, and a regular expression takes ten times as long
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_':
+		default:
+			return false
+		}
+	}
+	return len(s) >= 1 && len(s) <= 128
+}
 
 // StoredKey is a key with what belongs to it.
 type StoredKey struct {

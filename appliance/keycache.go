@@ -35,7 +35,7 @@ func newKeyCache(size int) *keyCache {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.size = max(1, size/cacheShards)
-		lru, err := simplelru.NewLRU(s.size, func(_ keyName, k *liveKey) { k.wipe() })
+		lru, err := simplelru.NewLRU[keyName, *liveKey](s.size, nil)
 		if err != nil {
 			panic(err) // the size is positive
 		}
@@ -89,8 +89,9 @@ func (c *keyCache) add(n keyName, generation uint64, k *liveKey) (*liveKey, bool
 		return old, true
 	}
 	if s.lru.Len() == s.size {
-		of, oldest, _ := s.lru.GetOldest()
+		of, oldest, _ := s.lru.RemoveOldest()
 		s.parked.park(of, oldest)
+		oldest.evict()
 		s.evicted++
 	}
 	s.parked.unpark(n, k)
@@ -104,7 +105,15 @@ func (c *keyCache) drop(n keyName) {
 	defer s.mu.Unlock()
 	s.generation++
 	s.parked.take(n)
-	s.lru.Remove(n)
+	s.remove(n)
+}
+
+// remove takes a key out, and wipes it. The caller holds s.mu.
+func (s *cacheShard) remove(n keyName) {
+	if k, ok := s.lru.Peek(n); ok {
+		s.lru.Remove(n)
+		k.wipe()
+	}
 }
 
 func (c *keyCache) dropStore(keyStore string) {
@@ -114,7 +123,7 @@ func (c *keyCache) dropStore(keyStore string) {
 		s.generation++
 		for _, n := range s.lru.Keys() {
 			if n.keyStore == keyStore {
-				s.lru.Remove(n)
+				s.remove(n)
 			}
 		}
 		s.parked.clear()
@@ -127,7 +136,9 @@ func (c *keyCache) purge() {
 		s := &c.shards[i]
 		s.mu.Lock()
 		s.generation++
-		s.lru.Purge()
+		for _, n := range s.lru.Keys() {
+			s.remove(n)
+		}
 		s.parked.clear()
 		s.mu.Unlock()
 	}

@@ -110,8 +110,12 @@ type UnlockedKey interface {
 	// Decrypt gives the plaintext, or fault.Ciphertext. The IV must have 12 or 16
 	// bytes and the tag 16.
 	Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte) ([]byte, error)
-	// Wipe erases the key from memory.
+	// Wipe erases the key from memory, as it goes out of service: what earlier uses have left is
+	// erased within a second.
 	Wipe()
+	// Evict erases the key from memory, though it stays in service: what earlier uses have left is
+	// erased as after any use.
+	Evict()
 }
 
 // UnlockedCredential is a SigV4 secret access key that is ready for use. The

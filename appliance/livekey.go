@@ -169,14 +169,19 @@ func (k *liveKey) left() bool {
 	return k.wiped
 }
 
-// wipe erases the unlocked versions.
-func (k *liveKey) wipe() {
+// wipe erases the unlocked versions, as the key has changed or is not to be used any more.
+func (k *liveKey) wipe() { k.erase(UnlockedKey.Wipe) }
+
+// evict erases the unlocked versions, to have room for those of other keys.
+func (k *liveKey) evict() { k.erase(UnlockedKey.Evict) }
+
+func (k *liveKey) erase(version func(UnlockedKey)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.wiped = true
 	for _, u := range k.unlocked {
 		if u != nil {
-			u.Wipe()
+			version(u)
 		}
 	}
 	k.unlocked = nil

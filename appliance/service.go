@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"holdfast/appliance/authz"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/quota"
 )
@@ -37,6 +38,7 @@ type Service struct {
 	arrival chan struct{}
 	live    atomic.Pointer[view] // nil while locked
 	keys    *keyCache
+	decider *authz.Decider
 	used    lastUsed
 	quotas  *quota.Pool // nil for an appliance that is alone
 	health  healthMonitor

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"holdfast/appliance/authz"
 	"holdfast/appliance/fault"
 )
 
@@ -370,7 +369,7 @@ func (s *Session) same(key *liveKey) (bool, error) {
 // by hand. It sets KeyStore, Key and Time of the request.
 func (e *Endpoint) decide(r *RequestContext, key *liveKey) Decision {
 	r.KeyStore, r.Key, r.Time = e.store.Name, key.ID, e.service.now()
-	return authz.Decide(r, e.policies, e.grants.set, key.grants.set)
+	return e.service.decider.Decide(r, e.policies, e.grants.set, key.grants.set)
 }
 
 // record records the end of the request and gives the error to answer.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -43,7 +45,8 @@ type Options struct {
 	// less.
 	FleetSize func() int
 	// Timeout is how long a request may wait for the HSM or the database. KMS
-	// gives up after 250 ms (spec, KMS considerations). Default [DefaultTimeout].
+	// gives up after 250 ms (spec, KMS considerations). It ends up to a sixteenth earlier.
+	// Default [DefaultTimeout].
 	Timeout time.Duration
 	// Observe, if given, is called with the outcome of each request, after its
 	// answer. The outcome is valid until it returns.
@@ -59,7 +62,7 @@ type API struct {
 	verifier  sigv4.Verifier
 	model     string
 	fleetSize func() int
-	timeout   time.Duration
+	patience  patience
 	observe   func(*appliance.Outcome)
 	bodies    sync.Pool
 }
@@ -83,7 +86,7 @@ const (
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model, logAll: o.LogAll,
-		fleetSize: o.FleetSize, timeout: o.Timeout, observe: o.Observe}
+		fleetSize: o.FleetSize, patience: patience{timeout: o.Timeout}, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -93,14 +96,14 @@ func New(o Options) *API {
 	if a.fleetSize == nil {
 		a.fleetSize = func() int { return DefaultFleetSize }
 	}
-	if a.timeout <= 0 {
-		a.timeout = DefaultTimeout
+	if a.patience.timeout <= 0 {
+		a.patience.timeout = DefaultTimeout
 	}
 	a.bodies.New = func() any { return new(bytes.Buffer) }
 	return a
 }
 
-// request is one XKS request on its way.
+// request is one XKS request on its way. What it takes is in one piece of memory.
 type request struct {
 	operation operation
 	endpoint  *appliance.Endpoint
@@ -109,6 +112,10 @@ type request struct {
 	outcome   appliance.Outcome
 	// integrity is the ciphertextDataIntegrityValue, if KMS asks for one.
 	integrity []byte
+
+	body    io.LimitedReader
+	waiting waiting
+	answer  answer
 }
 
 // ServeHTTP answers one request. Load balancers may ask for /healthz (the
@@ -125,7 +132,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := &request{outcome: appliance.Outcome{Protocol: protocol{}, Remote: r.RemoteAddr, Began: time.Now()}}
-	out := &answer{ResponseWriter: w}
+	out := &req.answer
+	out.ResponseWriter = w
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Error("a request made the appliance panic; please report this", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -149,15 +157,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out.begun = true
-	writeJSON(w, http.StatusOK, body)
+	out.write(http.StatusOK, body)
 	clear(body) // it may hold a plaintext
 }
 
 // answer remembers what was answered.
 type answer struct {
 	http.ResponseWriter
-	begun bool
-	told  *apiError // nil if the request was performed
+	begun  bool
+	told   *apiError // nil if the request was performed
+	length [1]string
 }
 
 func (o *answer) fail(err error) {
@@ -165,8 +174,21 @@ func (o *answer) fail(err error) {
 		return // an answer is under way already
 	}
 	o.begun, o.told = true, answerTo(err)
-	o.told.write(o.ResponseWriter)
+	o.write(o.told.statusCode(), o.told.body())
 }
+
+// write writes the answer. Its length is always said: net/http finds out that of short
+// ones alone, and sends the others in chunks.
+func (o *answer) write(status int, body []byte) {
+	h := o.Header()
+	h["Content-Type"] = jsonContentType
+	o.length[0] = strconv.Itoa(len(body))
+	h["Content-Length"] = o.length[:]
+	o.WriteHeader(status)
+	_, _ = o.Write(body) // the caller is gone if this fails
+}
+
+var jsonContentType = []string{"application/json"}
 
 // serve opens a session for the request and performs its operation.
 func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byte, error) {
@@ -195,11 +217,12 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 	}
 	defer a.release(body)
 	req.session = session
-	p := &patience{Context: r.Context(), deadline: time.Now().Add(a.timeout)}
-	defer p.end()
-	answer, err := req.operation.serve(a, p, req, body.Bytes())
+	ctx := &req.waiting
+	ctx.Context, ctx.moment = r.Context(), a.patience.until(time.Now())
+	defer ctx.end()
+	answer, err := req.operation.serve(a, ctx, req, body.Bytes())
 	if err != nil {
-		return nil, session.Refuse(p, err)
+		return nil, session.Refuse(ctx, err)
 	}
 	return answer, nil
 }

@@ -30,7 +30,7 @@ func (a *API) authenticate(w http.ResponseWriter, r *http.Request, req *request)
 		}
 		return nil, nil, authenticationFailed(err)
 	}
-	body, err := a.readBody(w, r)
+	body, err := a.readBody(w, r, req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -58,7 +58,7 @@ func (req *request) open(claim *sigv4.Claim, r *http.Request, body []byte) (*app
 
 // readBody reads the whole body, within the limit of size; the server bounds
 // the time ([ServerOptions]).
-func (a *API) readBody(w http.ResponseWriter, r *http.Request) (*bytes.Buffer, error) {
+func (a *API) readBody(w http.ResponseWriter, r *http.Request, req *request) (*bytes.Buffer, error) {
 	if r.ContentLength > maxBody {
 		w.Header().Set("Connection", "close")
 		return nil, bodyTooLarge()
@@ -69,7 +69,8 @@ func (a *API) readBody(w http.ResponseWriter, r *http.Request) (*bytes.Buffer, e
 		// length, for ReadFrom to see the end, and its own minimum.
 		body.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
-	if _, err := body.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
+	req.body = io.LimitedReader{R: r.Body, N: maxBody + 1}
+	if _, err := body.ReadFrom(&req.body); err != nil {
 		a.release(body)
 		w.Header().Set("Connection", "close")
 		return nil, &apiError{name: validationException, message: "the request body did not arrive whole and in time", cause: err}

@@ -3,7 +3,7 @@ package xks
 import (
 	"errors"
 	"net/http"
-	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -165,14 +165,17 @@ type errorBody struct {
 // maxErrorMessage is one less than 512 (spec, Error codes).
 const maxErrorMessage = 511
 
-// write answers with the error.
-func (e *apiError) write(w http.ResponseWriter) {
+// body is the body of the answer.
+func (e *apiError) body() []byte {
 	body, _ := json.Marshal(errorBody{e.name, printable(e.message)}) // two strings always encode
-	writeJSON(w, e.statusCode(), body)
+	return body
 }
 
 // printable keeps to printable ASCII and the permitted length.
 func printable(s string) string {
+	if len(s) <= maxErrorMessage && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return s
+	}
 	b := []byte(s)
 	if len(b) > maxErrorMessage {
 		b = b[:maxErrorMessage]
@@ -184,15 +187,3 @@ func printable(s string) string {
 	}
 	return string(b)
 }
-
-// writeJSON writes an answer. Its length is always said: net/http finds out that of short
-// ones alone, and sends the others in chunks.
-func writeJSON(w http.ResponseWriter, status int, body []byte) {
-	h := w.Header()
-	h["Content-Type"] = jsonContentType
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // the caller is gone if this fails
-}
-
-var jsonContentType = []string{"application/json"}

@@ -119,8 +119,7 @@ func (a *API) encrypt(ctx context.Context, req *request, body []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return encode(encryptResponse{AuthenticationTag: c.Tag, Ciphertext: c.Ciphertext, CDIV: req.integrity,
-		CiphertextMetadata: c.Metadata, InitializationVector: c.IV})
+	return encryptAnswer(c, req.integrity), nil
 }
 
 // decrypt: spec, Decrypt.
@@ -150,7 +149,7 @@ func (a *API) decrypt(ctx context.Context, req *request, body []byte) ([]byte, e
 		return nil, err
 	}
 	defer clear(plaintext)
-	return encode(decryptResponse{plaintext})
+	return decryptAnswer(plaintext), nil
 }
 
 // getHealthStatus: spec, GetHealthStatus. No grant is asked.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"holdfast/appliance"
+
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -69,23 +71,12 @@ type (
 	}
 )
 
-// The bodies of the answers. encoding/json writes byte slices in the standard
-// Base64 that the specification asks for (RFC 4648 section 4).
+// The bodies of the answers, apart from those of Encrypt and Decrypt.
 type (
 	metadataResponse struct {
 		KeySpec   string   `json:"keySpec"`
 		KeyUsage  []string `json:"keyUsage"`
 		KeyStatus string   `json:"keyStatus"`
-	}
-	encryptResponse struct {
-		AuthenticationTag    []byte `json:"authenticationTag"`
-		Ciphertext           []byte `json:"ciphertext"`
-		CDIV                 []byte `json:"ciphertextDataIntegrityValue,omitempty"`
-		CiphertextMetadata   []byte `json:"ciphertextMetadata"`
-		InitializationVector []byte `json:"initializationVector"`
-	}
-	decryptResponse struct {
-		Plaintext []byte `json:"plaintext"`
 	}
 	healthResponse struct {
 		XKSProxyFleetSize int                `json:"xksProxyFleetSize"`
@@ -100,6 +91,45 @@ type (
 		HealthStatus string `json:"healthStatus"`
 	}
 )
+
+// answerField is a field of the answer of Encrypt or Decrypt, whose value goes out in the
+// standard Base64 that the specification asks for (RFC 4648 section 4). That needs no
+// escape in JSON.
+type answerField struct {
+	name  string
+	value []byte
+}
+
+// answerOf gives the body of an answer of such fields, in memory of its own, so that who
+// clears it leaves nothing of a plaintext behind.
+func answerOf(fields ...answerField) []byte {
+	n := len("{}")
+	for _, f := range fields {
+		n += len(`"":"",`) + len(f.name) + base64.StdEncoding.EncodedLen(len(f.value))
+	}
+	out := append(make([]byte, 0, n), '{')
+	for i, f := range fields {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, '"'), f.name...), `":"`...)
+		out = append(base64.StdEncoding.AppendEncode(out, f.value), '"')
+	}
+	return append(out, '}')
+}
+
+// encryptAnswer is the body of the answer of Encrypt; cdiv is empty unless it was asked for.
+func encryptAnswer(c *appliance.Ciphertext, cdiv []byte) []byte {
+	fields := [...]answerField{{"authenticationTag", c.Tag}, {"ciphertext", c.Ciphertext}, {"ciphertextMetadata", c.Metadata},
+		{"initializationVector", c.IV}, {"ciphertextDataIntegrityValue", cdiv}}
+	if len(cdiv) == 0 {
+		return answerOf(fields[:4]...)
+	}
+	return answerOf(fields[:]...)
+}
+
+// decryptAnswer is the body of the answer of Decrypt.
+func decryptAnswer(plaintext []byte) []byte { return answerOf(answerField{"plaintext", plaintext}) }
 
 // base64Value is a JSON string in Base64. Absent and null leave present false.
 type base64Value struct {

@@ -45,3 +45,19 @@ func BenchmarkDecision(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRemembered decides once more what was allowed before.
+func BenchmarkRemembered(b *testing.B) {
+	p, err := (&Rule{ID: "g", Effect: Allow, Principal: alice, Operations: operations}).Compile()
+	if err != nil {
+		b.Fatal(err)
+	}
+	d, s, empty := NewDecider(), NewSet(p), NewSet()
+	r := Request{Principal: alice, Operation: Encrypt, KMSOperation: "GenerateDataKey"}.defaults()
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := d.Decide(&r, empty, s, empty); !d.Allowed {
+			b.Fatal(d)
+		}
+	}
+}

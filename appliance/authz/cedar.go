@@ -171,8 +171,10 @@ type Policy struct {
 	attribute attributes
 	globs     []glob
 	// Whom and what it may concern. An empty string means all.
-	operations       [3]bool
-	key              string
+	operations [3]bool
+	key        string
+	// anyKey says that nothing of it looks at the key, or at the key store that has it.
+	anyKey           bool
 	principal        string
 	account, pattern string
 }
@@ -190,7 +192,7 @@ func (r *Rule) Compile() (*Policy, error) {
 		return nil, fmt.Errorf("the grant does not make one Cedar policy: %v", err)
 	}
 	p := compiled(r.ID, list[0])
-	p.globs = globs
+	p.globs, p.anyKey = globs, r.Key == ""
 	if p.principal == "" && p.account == "" && r.Principal != AnyPrincipal {
 		p.pattern = r.Principal
 	}

@@ -55,6 +55,12 @@ func (d Decision) String() string {
 
 // Decide decides about the request by the policies of all the sets.
 func Decide(r *Request, sets ...*Set) Decision {
+	d, _ := decide(r, sets)
+	return d
+}
+
+// decide also says what those policies could see that may have decided.
+func decide(r *Request, sets []*Set) (Decision, attributes) {
 	e := evaluations.Get().(*evaluation)
 	defer e.release()
 	e.request = r
@@ -66,7 +72,7 @@ func Decide(r *Request, sets ...*Set) Decision {
 		e.candidates = s.candidates(e.candidates, r, e.account)
 	}
 	if len(e.candidates) == 0 {
-		return Decision{}
+		return Decision{}, 0
 	}
 	for _, p := range e.candidates {
 		e.see |= p.attribute
@@ -77,7 +83,7 @@ func Decide(r *Request, sets ...*Set) Decision {
 		Resource:  uid(typeKey, r.Key),
 		Context:   e.record(contextTime, contextAll),
 	})
-	return e.decision(bool(allowed), why)
+	return e.decision(bool(allowed), why), e.see
 }
 
 // evaluation is one decision under way. It gives Cedar the candidates and the

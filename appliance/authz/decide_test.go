@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -308,6 +309,7 @@ func TestAgainstReference(t *testing.T) {
 	pattern := func() string {
 		return "arn:" + pick("aws", "aws*", "*", "a?s") + ":" + pick("iam", "*", "?am", "i*") + ":" + pick("", "*", "?") + ":" + pick("111111111111", "*", "1111*", "?11111111111") + ":" + pick("role/", "*/", "?ole/", "") + pick("a", "*", "?", "a*", "*b", "?*", `q"*`, "é", "*a?b")
 	}
+	decider := NewDecider()
 	services := []string{"ebs", "s3", `x"y`, "é", "*", "e?s", "e*", `x"?`}
 	for round := range 1500 {
 		var list []Rule
@@ -357,6 +359,13 @@ func TestAgainstReference(t *testing.T) {
 			want := reference(list, &q)
 			if got := Decide(&q, set).String(); got != want {
 				t.Fatalf("round %d: %+v\ngot  %s\nwant %s\n%+v", round, q, got, want, list)
+			}
+			for _, at := range []time.Duration{0, 0, time.Millisecond, -time.Millisecond, 0} { // what is remembered is so at its time alone
+				q := q
+				q.Time = now.Add(at)
+				if got, want := decider.Decide(&q, written, set), Decide(&q, written, set); !reflect.DeepEqual(got, want) {
+					t.Fatalf("round %d: %+v\nthe decider says %s\nwant %s\n%+v", round, q, got, want, list)
+				}
 			}
 			if got := strings.ReplaceAll(Decide(&q, written).String(), "policy:", ""); got != want {
 				t.Fatalf("round %d: %+v\nthe text says %s\nwant %s", round, q, got, want)

@@ -8,6 +8,10 @@ import "slices"
 // end are the principal's. The nil Set is empty.
 type Set struct {
 	byOperation [3]byPrincipal
+	// What its policies can see of a request: see is of the attributes, ofKeys says whether
+	// the key and its key store are among it.
+	see    attributes
+	ofKeys bool
 }
 
 // byPrincipal has the policies of one operation.
@@ -28,6 +32,10 @@ func NewSet(policies ...*Policy) *Set {
 		return nil
 	}
 	s := &Set{}
+	for _, p := range policies {
+		s.see |= p.attribute
+		s.ofKeys = s.ofKeys || !p.anyKey
+	}
 	for i := range s.byOperation {
 		b := &s.byOperation[i]
 		*b = byPrincipal{exact: map[string][]*Policy{}, accounts: map[string][]*Policy{}, patterns: map[affix][]*Policy{}}

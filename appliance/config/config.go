@@ -389,8 +389,9 @@ type Webhook struct {
 
 // Keys sets limits for external keys.
 type Keys struct {
-	// MaxUnlocked bounds how many keys are unlocked at once; default 65536.
-	MaxUnlocked int `toml:"max_unlocked" default:"65536"`
+	// MaxUnlocked bounds how many keys are kept unlocked at once. By default a quarter of the memory
+	// is for keys: 65,536 to 1,048,576 of them.
+	MaxUnlocked int `toml:"max_unlocked" default:"as many as a quarter of the memory has room for"`
 	// RotateAfter is how many encryptions a key version does; default and most
 	// 2147483648 (2^31).
 	RotateAfter uint64 `toml:"rotate_after" default:"2147483648"`

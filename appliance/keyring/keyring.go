@@ -493,11 +493,20 @@ func (k *Keyring) handAs(g *guarded, keyStore string, secret []byte) error {
 	return nil
 }
 
+// takeBack wipes what was handed out.
 func (k *Keyring) takeBack(g *guarded) {
+	k.evict(g)
+	scrub.Soon()
+}
+
+// evict does that without having the garbage collector run: where more keys are in use than are
+// kept, hundreds come and go each second, and with a million keys in memory a run takes more than a
+// second of a processor.
+func (k *Keyring) evict(g *guarded) {
 	k.mu.Lock()
 	delete(k.handed, g)
 	k.mu.Unlock()
-	g.wipe()
+	g.erase()
 }
 
 // withGCM calls f with AES-GCM under the key, of the mode that newMode makes. It is

@@ -54,6 +54,8 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 
 func (c *cachedKey) Wipe() { c.ring.takeBack(&c.key) }
 
+func (c *cachedKey) Evict() { c.ring.evict(&c.key) }
+
 // tokenKey is a key that never leaves the token.
 type tokenKey struct {
 	ring  *Keyring
@@ -96,6 +98,8 @@ func (t *tokenKey) failed(err error, doing string) error {
 }
 
 func (t *tokenKey) Wipe() { t.ring.takeBack(t.leave) }
+
+func (t *tokenKey) Evict() { t.ring.evict(t.leave) }
 
 // checkLengths stands before IV, ciphertext and tag are joined anywhere: else a
 // byte moved from one to the other would go unnoticed.

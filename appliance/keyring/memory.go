@@ -139,8 +139,14 @@ func (g *guarded) use(f func(secret []byte)) bool {
 	return true
 }
 
-// wipe erases the secret, after the uses under way.
+// wipe erases the secret, after the uses under way, and soon what they have left.
 func (g *guarded) wipe() {
+	g.erase()
+	scrub.Soon()
+}
+
+// erase erases the secret, after the uses under way.
+func (g *guarded) erase() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.wiped {
@@ -154,5 +160,4 @@ func (g *guarded) wipe() {
 	if g.also != nil {
 		g.also()
 	}
-	scrub.Soon()
 }

@@ -40,6 +40,7 @@ const (
 	algorithm  = "AWS4-HMAC-SHA256"
 	terminator = "aws4_request"
 	timeLayout = "20060102T150405Z"
+	amzDateKey = "X-Amz-Date"
 
 	// The limits of what is parsed: several times what KMS sends.
 	maxAuthorization = 2048
@@ -72,8 +73,11 @@ type Claim struct {
 	// Signature is the one that came with the request.
 	Signature [sha256.Size]byte
 
-	amzDate       string
-	signedHeaders []string
+	amzDate string
+	// signedHeaders are their names, in lower case and sorted, with semicolons between.
+	signedHeaders string
+	// toSign is where StringToSign puts what it gives; it is enough for what KMS sends.
+	toSign [192]byte
 }
 
 // Parse reads the claim of a request from its headers, and checks all that can
@@ -99,17 +103,17 @@ func (v *Verifier) Parse(r *http.Request) (*Claim, error) {
 	}
 	// HTTP/2 has the pseudo-header :authority where HTTP/1.1 has Host; signers
 	// use either name (spec, Appendix A, task 1).
-	host := slices.Contains(c.signedHeaders, "host") || (r.ProtoMajor == 2 && slices.Contains(c.signedHeaders, ":authority"))
-	if !host || !slices.Contains(c.signedHeaders, "x-amz-date") {
+	host := c.signs("host") || (r.ProtoMajor == 2 && c.signs(":authority"))
+	if !host || !c.signs("x-amz-date") {
 		return nil, fmt.Errorf("the signed headers %q lack host or x-amz-date", c.signedHeaders)
 	}
-	dates := r.Header["X-Amz-Date"]
+	dates := r.Header[amzDateKey]
 	if len(dates) != 1 {
 		return nil, fmt.Errorf("the request has %d X-Amz-Date headers instead of one", len(dates))
 	}
 	c.amzDate = dates[0]
 	c.Time, err = time.Parse(timeLayout, c.amzDate)
-	if err != nil || c.Time.Format(timeLayout) != c.amzDate { // time.Parse takes fractions of a second
+	if err != nil || len(c.amzDate) != len(timeLayout) { // time.Parse takes fractions of a second
 		return nil, fmt.Errorf("the X-Amz-Date %.40q is not of the form YYYYMMDD'T'HHMMSS'Z'", c.amzDate)
 	}
 	if c.Date != c.amzDate[:len("YYYYMMDD")] {
@@ -166,14 +170,16 @@ func parseAuthorization(header string) (*Claim, error) {
 		return nil, errors.New("the Authorization header's Credential is not of the form ID/DATE/REGION/SERVICE/aws4_request")
 	}
 	c := &Claim{AccessKeyID: scope[0], Date: scope[1], Region: scope[2], Service: scope[3]}
-	c.signedHeaders = strings.Split(signedHeaders, ";")
-	if len(c.signedHeaders) > maxSignedHeaders {
-		return nil, fmt.Errorf("the Authorization header names %d signed headers; at most %d are read", len(c.signedHeaders), maxSignedHeaders)
+	c.signedHeaders = signedHeaders
+	if n := 1 + strings.Count(signedHeaders, ";"); n > maxSignedHeaders {
+		return nil, fmt.Errorf("the Authorization header names %d signed headers; at most %d are read", n, maxSignedHeaders)
 	}
-	for i, name := range c.signedHeaders {
-		if name == "" || name != strings.ToLower(name) || (i > 0 && name <= c.signedHeaders[i-1]) {
+	before := ""
+	for name := range strings.SplitSeq(signedHeaders, ";") {
+		if name <= before || name != strings.ToLower(name) {
 			return nil, errors.New("the signed headers are not in lower case, sorted and each named once")
 		}
+		before = name
 	}
 	if len(signature) != hex.EncodedLen(sha256.Size) || signature != strings.ToLower(signature) {
 		return nil, errors.New("the signature is not 64 lower-case hexadecimal digits")
@@ -184,9 +190,19 @@ func parseAuthorization(header string) (*Claim, error) {
 	return c, nil
 }
 
+// signs says whether the header is among those signed.
+func (c *Claim) signs(name string) bool {
+	for signed := range strings.SplitSeq(c.signedHeaders, ";") {
+		if signed == name {
+			return true
+		}
+	}
+	return false
+}
+
 // StringToSign gives what the signature of the request with this body is made of,
 // under the signing key that is derived from the secret of the claim's credential
-// for the claim's scope.
+// for the claim's scope. It is valid until the next call.
 func (c *Claim) StringToSign(r *http.Request, body []byte) ([]byte, error) {
 	var buf [1024]byte // on the stack, and enough for what KMS sends
 	canonical, err := c.canonicalRequest(buf[:0], r, body)
@@ -194,8 +210,7 @@ func (c *Claim) StringToSign(r *http.Request, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	hashed := sha256.Sum256(canonical)
-	toSign := make([]byte, 0, 256)
-	toSign = append(toSign, algorithm+"\n"...)
+	toSign := append(c.toSign[:0], algorithm+"\n"...)
 	toSign = append(toSign, c.amzDate...)
 	toSign = append(toSign, '\n')
 	toSign = append(toSign, c.Date...)
@@ -215,7 +230,7 @@ func (c *Claim) canonicalRequest(out []byte, r *http.Request, body []byte) ([]by
 	out = append(out, '\n')
 	out = append(out, r.URL.EscapedPath()...)
 	out = append(out, "\n\n"...) // no query string
-	for _, name := range c.signedHeaders {
+	for name := range strings.SplitSeq(c.signedHeaders, ";") {
 		out = append(out, name...)
 		out = append(out, ':')
 		var err error
@@ -225,12 +240,7 @@ func (c *Claim) canonicalRequest(out []byte, r *http.Request, body []byte) ([]by
 		out = append(out, '\n')
 	}
 	out = append(out, '\n')
-	for i, name := range c.signedHeaders {
-		if i > 0 {
-			out = append(out, ';')
-		}
-		out = append(out, name...)
-	}
+	out = append(out, c.signedHeaders...)
 	out = append(out, '\n')
 	hashed := sha256.Sum256(body)
 	return hex.AppendEncode(out, hashed[:]), nil
@@ -246,7 +256,11 @@ func appendHeader(out []byte, r *http.Request, name string) ([]byte, error) {
 	case "content-length":
 		return strconv.AppendInt(out, r.ContentLength, 10), nil
 	}
-	values := r.Header[http.CanonicalHeaderKey(name)]
+	key := amzDateKey
+	if name != "x-amz-date" { // this one always is, and is not among those that net/http knows
+		key = http.CanonicalHeaderKey(name)
+	}
+	values := r.Header[key]
 	if len(values) == 0 {
 		return nil, fmt.Errorf("the signed header %.60q is not in the request", name)
 	}

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"holdfast/appliance/config"
 )
 
 // TestMain lets the test binary be the bare server, as the program itself is.
@@ -99,6 +101,30 @@ func TestQuick(t *testing.T) {
 	}
 }
 
+func TestToTouch(t *testing.T) {
+	for _, c := range []struct{ used, others, unlocked, want int }{
+		{100, 900, 0, 900}, {100, 900, 1000, 900}, {100, 900, 200, 300}, {100, 900, 50, 0}, {100, 900, 10, 0},
+	} {
+		if got := toTouch(c.used, c.others, c.unlocked); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// TestDifferent: what has the value of a default is not written, or a program of before a change would refuse what
+// is new in it.
+func TestDifferent(t *testing.T) {
+	var c, defaults config.Config
+	c.XKS.Address, c.Keys.MaxUnlocked = "127.0.0.1:8443", 77
+	text, err := different(&c, &defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(text), "[keys]\nmax_unlocked = 77\n\n[xks]\naddress = '127.0.0.1:8443'\n"; got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
 // checkMarkdown: each row has as many cells as the one before it in its table.
 func checkMarkdown(t *testing.T, text string) {
 	t.Helper()
@@ -129,8 +155,8 @@ func checkFigures(t *testing.T, r *Result) {
 	if n := len(r.Series); n != 15 && n != 13 {
 		t.Errorf("%d series", n)
 	}
-	if len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Memory) < 4 || len(r.Randoms) != 1 || len(r.Targets) != 10 {
-		t.Errorf("%d handlers, %d starts, %d spreads, %d of memory, %d at random, targets %+v", len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Memory), len(r.Randoms), r.Targets)
+	if len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Memory) < 4 || r.Random == nil || len(r.Targets) != 10 {
+		t.Errorf("%d handlers, %d starts, %d spreads, %d of memory, at random %v, targets %+v", len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Memory), r.Random, r.Targets)
 	}
 	if d := r.Disk; d == nil || d.FileSystem == "" || d.Fdatasync.Writes == 0 || d.Fdatasync.P50 <= 0 || d.Dsync.P50 <= 0 {
 		t.Errorf("disk: %+v", d)
@@ -169,7 +195,7 @@ func checkFigures(t *testing.T, r *Result) {
 			t.Errorf("spread %+v", s)
 		}
 	}
-	for _, m := range r.Randoms {
+	if m := r.Random; m != nil {
 		complete("first use of keys at random", m.Cold)
 		complete("first use of the others", m.First)
 		complete("keys at random", m.Warm)
@@ -267,7 +293,7 @@ func TestChildrenCount(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for _, args := range [][]string{{"extra"}, {"--keys", "10,x"}, {"--keys", "5"}, {"--keys", "100,10"}, {"--rounds", "0"}, {"--rate", "-1"},
-		{"--connections", "0"}, {"--connections", "8,1"}, {"--connections", "1,1"}, {"--connections", ""}, {"--only", "fast"}, {"--only", "cached,"}} {
+		{"--unlocked", "-1"}, {"--connections", "0"}, {"--connections", "8,1"}, {"--connections", "1,1"}, {"--connections", ""}, {"--only", "fast"}, {"--only", "cached,"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}

@@ -58,7 +58,7 @@ func (s *site) grow(ctx context.Context, o options, r *Result, progress report) 
 		}
 	}
 	if o.only.has(partRandom) {
-		r.Randoms, err = randoms(ctx, o, all, progress)
+		r.Random, err = measureRandom(ctx, o, all[0], all[len(all)-1].withUnlocked(o.unlocked), progress)
 	}
 	return err
 }

@@ -62,6 +62,8 @@ type options struct {
 	// keys are the sizes of key stores, ascending.
 	keys []int
 	only only
+	// unlocked is keys.max_unlocked of the server with keys at random; 0 for its default.
+	unlocked int
 	// peers are proxies that run already.
 	peers []*peer
 	// distinct is how many different requests a series has.
@@ -101,6 +103,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rate, "rate", 1800, "requests per second of the open loop")
 	connections := f.String("connections", "1,8,32,128,512", "connections to a server in closed loops, ascending")
 	keys := f.String("keys", "10,10000,1000000", "numbers of keys to start with, ascending")
+	f.IntVar(&o.unlocked, "unlocked", 0, "keys.max_unlocked of the server with keys at random; 0 for its default")
 	chosen := f.String("only", "", "measure only what these words choose, separated by commas: "+words())
 	f.BoolVar(&o.quick, "quick", false, "only see that all of it works: a few seconds, figures of no worth")
 	f.SetOutput(io.Discard) // an error is told once, by the caller
@@ -124,6 +127,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.connections, err = numbers("connections", *connections, 1); err != nil {
 		return o, err
+	}
+	if o.unlocked < 0 {
+		return o, errors.New("--unlocked must not be negative")
 	}
 	if o.duration <= 0 || o.rounds <= 0 || o.rate <= 0 {
 		return o, errors.New("--duration, --rounds and --rate must be positive")

@@ -15,7 +15,7 @@ import (
 // them are used more than others.
 type Random struct {
 	Keys int `json:"keys"`
-	// Unlocked is how many keys the server keeps in memory at most (keys.max_unlocked).
+	// Unlocked is keys.max_unlocked, how many keys the server keeps in memory at most; 0 for its default.
 	Unlocked int `json:"max_unlocked"`
 	// Cold is at the rate of the settings. Each request is the first with its key since the start.
 	Cold       Load   `json:"cold_open_loop"`
@@ -32,39 +32,23 @@ type Random struct {
 	FewRounds  []Load  `json:"few_closed_loop_rounds"`
 	Ratio      float64 `json:"ratio"`
 	// Start is in memory before the first request, After when the keys were touched, Peak at most, in MiB.
-	Start float64 `json:"start_rss_mib"`
-	After float64 `json:"after_rss_mib"`
-	Peak  float64 `json:"peak_rss_mib"`
-}
-
-// randoms measures the largest of the installations, beside the smallest: with the
-// default of keys.max_unlocked, and so that all keys fit.
-func randoms(ctx context.Context, o options, all []*filled, progress report) (out []Random, err error) {
-	few, many := all[0], all[len(all)-1]
-	limits := []int{appliance.DefaultMaxUnlockedKeys}
-	if many.keys > limits[0] {
-		limits = append(limits, many.keys)
-	}
-	for _, limit := range limits {
-		r, err := measureRandom(ctx, o, few, many.withUnlocked(limit), progress)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, nil
+	// PerKey is what came with a key, in KiB: with garbage, and with what requests need besides.
+	Start  float64 `json:"start_rss_mib"`
+	After  float64 `json:"after_rss_mib"`
+	Peak   float64 `json:"peak_rss_mib"`
+	PerKey float64 `json:"rss_kib_per_key"`
 }
 
 // withUnlocked gives the installation with another keys.max_unlocked.
 func (f *filled) withUnlocked(limit int) *filled {
 	in := *f.installation
 	in.unlocked = limit
-	in.name = fmt.Sprintf("Holdfast with %d keys, %d at most in memory", f.keys, limit)
 	return &filled{installation: &in, keys: f.keys, ids: f.ids}
 }
 
-func measureRandom(ctx context.Context, o options, few, many *filled, progress report) (r Random, err error) {
-	r = Random{Keys: many.keys, Unlocked: many.unlocked}
+// measureRandom measures the larger of two installations, beside the smaller one.
+func measureRandom(ctx context.Context, o options, few, many *filled, progress report) (r *Random, err error) {
+	r = &Random{Keys: many.keys, Unlocked: many.unlocked}
 	small, err := few.startReady(ctx)
 	if err != nil {
 		return r, err
@@ -99,9 +83,8 @@ func measureRandom(ctx context.Context, o options, few, many *filled, progress r
 		return r, fmt.Errorf("%d keys are too few to use each once: %d requests come in a round; give more with --keys", many.keys, each)
 	}
 	r.Cold = median(r.ColdRounds)
-	// Twice what fits, because keys spread unevenly over what the server keeps them in.
 	used := len(many.ids) - len(untouched)
-	untouched = untouched[:min(len(untouched), max(0, 2*many.unlocked-used))]
+	untouched = untouched[:toTouch(used, len(untouched), many.unlocked)]
 	r.Touched = used + len(untouched)
 	if r.First, err = large.touch(ctx, o, untouched, progress); err != nil {
 		return r, large.explain(err)
@@ -109,6 +92,7 @@ func measureRandom(ctx context.Context, o options, few, many *filled, progress r
 	if r.After, _, err = large.mebibytes(); err != nil {
 		return r, err
 	}
+	r.PerKey = (r.After - r.Start) * 1024 / float64(r.Touched)
 	ten := &series{operation: appliance.OpEncrypt, custody: string(appliance.CustodyCached), server: small, keys: few.ids, distinct: o.distinct}
 	drawn := &series{operation: appliance.OpEncrypt, custody: string(appliance.CustodyCached), server: large, keys: many.ids, once: true}
 	if err := r.warm(ctx, o, ten, drawn, progress); err != nil {
@@ -116,6 +100,16 @@ func measureRandom(ctx context.Context, o options, few, many *filled, progress r
 	}
 	_, r.Peak, err = large.mebibytes()
 	return r, err
+}
+
+// toTouch is how many keys are to be used once before those that fit into memory are warm,
+// when some were used already: all others, or twice what fits, because keys spread unevenly over
+// what the server keeps them in.
+func toTouch(used, others, unlocked int) int {
+	if unlocked == 0 {
+		return others
+	}
+	return min(others, max(0, 2*unlocked-used))
 }
 
 // touchedAtOnce is how many requests are signed at a time, and touchWithin how long the

@@ -164,18 +164,26 @@ func (r *Result) otherTables(out *sheet) {
 }
 
 func (r *Result) randomTables(out *sheet) {
-	cold := out.grid(fmt.Sprintf("The first use of keys since the start, drawn at random, Encrypt, cached, %d requests/s", r.Settings.Rate), "keys\tat most in memory\tp50 ms\tp99 ms\tp99.9 ms\tCPU µs\tthe others, as fast as it answers: per second\tp99 ms\tCPU µs")
-	warm := out.grid("Keys drawn at random from among all, after those that fit into memory were used, Encrypt, cached", "keys\tat most in memory\tused before\tper second\tof ten keys\tp50 ms\tp99 ms\tCPU µs\tten keys: CPU µs")
-	memory := out.grid("Memory with keys at random", "keys\tat most in memory\tafter the start MiB\tafter their first use MiB\tpeak MiB")
-	for _, m := range r.Randoms {
-		first := "-\t-\t-"
-		if m.First.Requests > 0 {
-			first = fmt.Sprintf("%.0f\t%.2f\t%.1f", m.First.PerSecond, m.First.P99, m.First.CPU)
-		}
-		cold.row("%d\t%d\t%.2f\t%.2f\t%.2f\t%.1f\t%s", m.Keys, m.Unlocked, m.Cold.P50, m.Cold.P99, m.Cold.P999, m.Cold.CPU, first)
-		warm.row("%d\t%d\t%d\t%.0f\t%.0f %%\t%.2f\t%.2f\t%.1f\t%.1f", m.Keys, m.Unlocked, m.Touched, m.Warm.PerSecond, 100*m.Ratio, m.Warm.P50, m.Warm.P99, m.Warm.CPU, m.Few.CPU)
-		memory.row("%d\t%d\t%.0f\t%.0f\t%.0f", m.Keys, m.Unlocked, m.Start, m.After, m.Peak)
+	m := r.Random
+	if m == nil {
+		return
 	}
+	limit := "the default of keys.max_unlocked"
+	if m.Unlocked > 0 {
+		limit = fmt.Sprintf("keys.max_unlocked = %d", m.Unlocked)
+	}
+	g := out.grid(fmt.Sprintf("Encrypt, cached, with keys drawn at random from %d; %s", m.Keys, limit), "what\tper second\tp50 ms\tp99 ms\tp99.9 ms\tCPU µs")
+	row := func(what string, l Load) {
+		if l.Requests > 0 {
+			g.row("%s\t%.0f\t%.2f\t%.2f\t%.2f\t%.1f", what, l.PerSecond, l.P50, l.P99, l.P999, l.CPU)
+		}
+	}
+	row(fmt.Sprintf("first use of a key since the start, at %d/s", r.Settings.Rate), m.Cold)
+	row("first use of the others, as fast as it answers", m.First)
+	row(fmt.Sprintf("warm, %d keys were used (%.0f %% of ten keys)", m.Touched, 100*m.Ratio), m.Warm)
+	row("ten keys, on a server that has no more", m.Few)
+	memory := out.grid("Memory with keys at random", "after the start MiB\tafter their first use MiB\tpeak MiB\tKiB for each key")
+	memory.row("%.0f\t%.0f\t%.0f\t%.2f", m.Start, m.After, m.Peak, m.PerKey)
 }
 
 // figure writes a figure, or a dash if it was not measured.

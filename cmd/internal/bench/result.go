@@ -21,7 +21,7 @@ type Result struct {
 	Handlers []Handler `json:"handlers,omitempty"`
 	Starts   []Start   `json:"starts,omitempty"`
 	Spreads  []Spread  `json:"spreads,omitempty"`
-	Randoms  []Random  `json:"randoms,omitempty"`
+	Random   *Random   `json:"random,omitempty"`
 	Targets  []Target  `json:"targets"`
 }
 

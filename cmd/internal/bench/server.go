@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/pelletier/go-toml/v2"
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
@@ -140,7 +142,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 		Admin: config.Admin{Socket: in.socket(), Address: admin},
 	}
 	in.site.officer.Configure(&c)
-	text, err := c.Effective()
+	text, err := different(&c, &config.Config{})
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +151,38 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 		return nil, err
 	}
 	return start(in.name, filepath.Join(in.dir(), "holdfast.log"), in.program, "serve", "--config", file)
+}
+
+// different gives the settings that are not those of the defaults. A program of before a
+// change refuses settings that are new.
+func different(c, defaults *config.Config) ([]byte, error) {
+	var trees [2]map[string]any
+	for i, one := range []*config.Config{c, defaults} {
+		text, err := one.Effective()
+		if err != nil {
+			return nil, err
+		}
+		if err := toml.Unmarshal(text, &trees[i]); err != nil {
+			return nil, err
+		}
+	}
+	removeEqual(trees[0], trees[1])
+	return toml.Marshal(trees[0])
+}
+
+// removeEqual removes what the other tree has as well.
+func removeEqual(tree, other map[string]any) {
+	for name, value := range tree {
+		below, isTree := value.(map[string]any)
+		if beside, ok := other[name].(map[string]any); isTree && ok {
+			removeEqual(below, beside)
+			if len(below) == 0 {
+				delete(tree, name)
+			}
+		} else if reflect.DeepEqual(value, other[name]) {
+			delete(tree, name)
+		}
+	}
 }
 
 // startReady starts the server and waits until it is ready.

@@ -149,8 +149,8 @@ func (j *judge) farToken(s Series) {
 }
 
 func (j *judge) growth() {
-	for _, r := range j.Randoms {
-		name := fmt.Sprintf("Encrypt, %d keys at random, %d at most in memory", r.Keys, r.Unlocked)
+	if r := j.Random; r != nil {
+		name := fmt.Sprintf("Encrypt, %d keys at random", r.Keys)
 		j.add(r.Ratio >= randomShare, name, "≥ 70 % of the throughput with ten keys, once warm", fmt.Sprintf("%.0f %%", 100*r.Ratio))
 		j.add(r.Cold.P99 < coldAtMost, name, fmt.Sprintf("p99 of the first use of keys, %d/s, < 10 ms", j.Settings.Rate), fmt.Sprintf("%.2f ms", r.Cold.P99))
 	}

@@ -163,6 +163,7 @@ type Daemon struct {
 	// claims is by what this process claims to begin a fleet's installation.
 	claim  sync.Once
 	claims string
+	budget budget // of memory
 
 	mu         sync.Mutex
 	hsm        keyring.Tokens // all tokens; nil until they are open
@@ -179,11 +180,12 @@ func Run(ctx context.Context, o Options) error {
 	if err := coredump.Forbid(); err != nil {
 		return err
 	}
-	spareCollections()
+	budget := thisBudget()
+	budget.spareCollections()
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d := &Daemon{o: o}
+	d := &Daemon{o: o, budget: budget}
 	defer d.close()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -258,6 +260,7 @@ func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate)
 			return d.store.CountApprovals(ctx, d.o.Now())
 		},
 		NoticesWaiting: func() int { return d.notices.Waiting() },
+		KeysInMemory:   d.appliance.KeysInMemory,
 		Credentials:    d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -60,7 +61,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
-		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)}
+		MaxUnlockedKeys: cmp.Or(cfg.Keys.MaxUnlocked, d.budget.keys), RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)}
 	if d.changes != nil {
 		d.fleet = d.newMembership()
 		o.ChangeLog, o.Machine, o.Fleet, o.Peers = d.changes, d.machine, d.fleet, d.fleet.quotas

@@ -6,7 +6,9 @@ package metrics
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +45,8 @@ type Sources struct {
 	NoticesWaiting func() int
 	// LogDropped counts the lines that the log has lost; nil if none can be.
 	LogDropped func() uint64
+	// KeysInMemory says how many keys are kept ready for use; nil if that is not known.
+	KeysInMemory func() appliance.KeysInMemory
 	// Tokens are the HSMs' tokens, by the names of [hsm.Config.Observe].
 	Tokens []string
 }
@@ -60,6 +64,7 @@ type Metrics struct {
 	signIns  *prometheus.CounterVec
 	asked    *prometheus.CounterVec
 	notices  *prometheus.CounterVec
+	known    atomic.Pointer[map[ending]counters] // a change makes a new one
 }
 
 // The edges of the histograms, in seconds. KMS gives up after 0.25 s (spec,
@@ -158,10 +163,38 @@ func (m *Metrics) Observe(o *appliance.Outcome) {
 	case appliance.ResultRefused, appliance.ResultDenied:
 		result = "refused"
 	}
-	m.requests.WithLabelValues(operation, o.Request.KeyStore, result, words.Error).Inc()
-	m.duration.WithLabelValues(operation).Observe(o.Took.Seconds())
+	a := m.answered(ending{operation, o.Request.KeyStore, result, words.Error})
+	a.requests.Inc()
+	a.duration.Observe(o.Took.Seconds())
 	if o.Dated {
 		m.skew.Observe(o.Skew.Abs().Seconds())
+	}
+}
+
+// ending is how a request ended: the labels of its counter.
+type ending struct{ operation, keyStore, result, err string }
+
+// counters are what a request with some ending is counted in.
+type counters struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
+}
+
+// answered gives the counters of requests that ended so. Prometheus looks them up by a
+// hash of the labels, under a lock; each request asks, and there are few endings.
+func (m *Metrics) answered(e ending) counters {
+	for {
+		known := m.known.Load()
+		if known != nil {
+			if c, ok := (*known)[e]; ok {
+				return c
+			}
+		}
+		more := map[ending]counters{e: {m.requests.WithLabelValues(e.operation, e.keyStore, e.result, e.err), m.duration.WithLabelValues(e.operation)}}
+		if known != nil {
+			maps.Copy(more, *known)
+		}
+		m.known.CompareAndSwap(known, &more)
 	}
 }
 
@@ -225,6 +258,9 @@ var (
 	bootSeconds  = describe("boot_step_duration_seconds", "How long each state of this boot took.", "state")
 	leaseSeconds = describe("lease_remaining_seconds", "How long keys stay in memory if no HSM answers from now on; 0 while locked.")
 	keyStores    = describe("key_stores", "Key stores that are served.")
+	keysReady    = describe("keys_in_memory", "External keys that are in memory, ready for use.")
+	keysMost     = describe("keys_in_memory_most", "How many external keys are kept in memory at most.")
+	keysEvicted  = describe("keys_evicted_total", "External keys that had to leave the memory for others to come. Each is read from the database again when it is used next.")
 	hsmActive    = describe("hsm_active", "1 while the HSM performs its test operation in time.", "token", "serial")
 	hsmProbe     = describe("hsm_probe_duration_seconds", "How long the last test operation in the HSM took.", "token", "serial")
 	hsmFree      = describe("hsm_free_sessions", "How many more sessions the HSM allows; not there if it sets no limit or does not say.", "token", "serial")
@@ -265,7 +301,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmStarts, hsmMemory, hsmProbed,
+	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, keysReady, keysMost, keysEvicted, hsmActive, hsmProbe, hsmFree, hsmStarts, hsmMemory, hsmProbed,
 		attested, attestedOK, attestedAs, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, auditWrites, auditStalls, auditSlowest, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
 		ch <- d
 	}
@@ -313,6 +349,12 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		set(peersRefused, float64(refused))
+	}
+	if g.s.KeysInMemory != nil {
+		n := g.s.KeysInMemory()
+		set(keysReady, float64(n.Now))
+		set(keysMost, float64(n.Most))
+		ch <- prometheus.MustNewConstMetric(keysEvicted, prometheus.CounterValue, float64(n.Evicted))
 	}
 	if g.s.NoticesWaiting != nil {
 		set(noticesWait, float64(g.s.NoticesWaiting()))
