@@ -14,6 +14,8 @@ const (
 	// mostEnough is how many records never wait for more: so many share the cost of a write
 	// that more of them save nothing.
 	mostEnough = 32
+	// crowd is how many have to call for any to wait: fewer would save less than they wait.
+	crowd = 8
 	// censusAt is how many records a batch waits for that finds out how many call.
 	censusAt = 2 * mostEnough
 	// firstCensus and lastCensus are after how many writes that is found out again, if records
@@ -123,7 +125,10 @@ func (l *Log) learn(b *batch) {
 	switch {
 	case b.urgent: // it did not wait
 	case g.enough == censusAt:
-		g.enough, g.writes, g.met = min(max(1, n/2), mostEnough), 0, false
+		g.enough, g.writes, g.met = 1, 0, false
+		if n >= crowd {
+			g.enough = min(n/2, mostEnough)
+		}
 		g.census = min(2*g.census, lastCensus)
 	case b.late: // fewer call than did
 		g.enough, g.census = max(1, min(g.enough-1, (g.enough+n)/2)), firstCensus
