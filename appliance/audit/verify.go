@@ -152,8 +152,8 @@ func (v *verification) here(code fault.Code, format string, args ...any) *Findin
 
 func (v *verification) close() {
 	for _, f := range []any{v.notes.R, v.treeFile} {
-		if c, ok := f.(*os.File); ok && c != nil {
-			_ = c.Close()
+		if c, ok := f.(io.Closer); ok {
+			_ = c.Close() // the tree's file may be missing
 		}
 	}
 }

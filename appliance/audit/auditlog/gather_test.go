@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
 )
@@ -118,4 +119,8 @@ func TestStall(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	must(t, l.Close())
+	// Beside the log there is what a disk of its own has.
+	if rep, err := verify(dir, audit.VerifyOptions{}); err != nil || rep.Records != 3 {
+		t.Errorf("%+v, %v", rep, err)
+	}
 }
