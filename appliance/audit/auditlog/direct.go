@@ -11,6 +11,10 @@ import (
 // blocks, at places and from memory that are multiples of it (open(2), O_DIRECT).
 const blockSize = 4096
 
+// mostDirect bounds the memory for direct writes. A larger batch, of a disk that has stalled,
+// goes through the page cache.
+const mostDirect = 1 << 20
+
 // direct writes into the space that is reserved of a segment, past the page cache: through
 // the cache, the fsync of a batch takes half as much again of time and of the processor, to
 // find and lock what the cache has to write. The block in which the records end is written
@@ -48,7 +52,7 @@ func (d *direct) write(segment *os.File, lines []byte, at, reserved int64) (bool
 	from := at &^ (blockSize - 1)
 	n := int(at-from) + len(lines)
 	whole := (n + blockSize - 1) &^ (blockSize - 1)
-	if d.file == nil || from+int64(whole) > reserved {
+	if d.file == nil || whole > mostDirect || from+int64(whole) > reserved {
 		return false, nil
 	}
 	d.grow(whole)
