@@ -97,7 +97,7 @@ func parsePeers(against, file string) (peers []*peer, err error) {
 func parsePeer(word string) (*peer, error) {
 	name, text, ok := strings.Cut(strings.TrimSpace(word), "=")
 	if !ok {
-		return nil, fmt.Errorf("%q is not NAME=URL; to measure another holdfastd in turns use --beside PROGRAM", word)
+		return nil, fmt.Errorf("%q is not NAME=URL; --beside PROGRAM measures another build of Holdfast", word)
 	}
 	if !peerName.MatchString(name) {
 		return nil, fmt.Errorf("the name %q is not up to 32 letters, digits, hyphens and underscores", name)
