@@ -124,3 +124,33 @@ func TestStall(t *testing.T) {
 		t.Errorf("%+v, %v", rep, err)
 	}
 }
+
+// TestLargeBatch: what gathers while the disk stands still is more than is written past the
+// page cache at once. The records before, in and behind it are whole, also when the log is
+// opened again.
+func TestLargeBatch(t *testing.T) {
+	dir, freeze, thaw := frozenDisk(t)
+	l := open(t, dir, options())
+	must(t, l.Append(t.Context(), record(0)))
+	freeze()
+	var all []auditlog.Pending
+	for i := range 60 {
+		r := record(i)
+		r.Detail = strings.Repeat("x", 50<<10)
+		all = append(all, l.AppendAsync(r))
+	}
+	thaw()
+	for _, p := range all {
+		must(t, p.Wait(t.Context()))
+	}
+	for i := range 20 { // past the page cache again
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	must(t, l.Close())
+	l = open(t, dir, options())
+	must(t, l.Append(t.Context(), record(0)))
+	must(t, l.Close())
+	if rep, err := verify(dir, audit.VerifyOptions{}); err != nil || rep.Records != 82 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
